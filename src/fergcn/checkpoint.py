@@ -1,0 +1,182 @@
+"""Checkpoints: a folder with the weights (safetensors) and what they are (JSON), never a pickle."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from fergcn.expressions import EXPRESSIONS, FergcnError
+from fergcn.model import FERGCN, ModelConfig
+
+WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "checkpoint.json"
+FORMAT = 1
+
+SHIPPED = {"default": Path(__file__).parent / "checkpoints" / "default"}
+"""Checkpoints in the package, by the name that `--checkpoint` takes."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network with what is needed to use it."""
+
+    model: FERGCN
+    """In evaluation mode, on the CPU."""
+    expressions: tuple[str, ...]
+    """Meaning of the logits, in order."""
+    resize: int
+    """Side to which face crops are resized, in pixels."""
+    crop: int
+    """Side of the centre crop that the network takes, in pixels."""
+    sha256: str
+    """Of the weights file."""
+    metadata: dict[str, Any]
+    """How it was made: data, seed, fold, version …"""
+
+
+def save_checkpoint(
+    directory: Path,
+    model: FERGCN,
+    expressions: tuple[str, ...],
+    resize: int,
+    crop: int,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint; the folder appears under its name only when complete.
+
+    Args:
+        directory: the folder to write; a checkpoint there is replaced.
+        model: the network.
+        expressions: meaning of the logits, in order.
+        resize: side to which face crops are resized, in pixels.
+        crop: side of the crop that the network takes, in pixels.
+        metadata: what else is worth knowing, as JSON values.
+    """
+    partial = directory.with_name(directory.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    state = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+    save_file(state, partial / WEIGHTS_FILE)
+    card = {
+        "format": FORMAT,
+        "model": asdict(model.config),
+        "expressions": list(expressions),
+        "resize": resize,
+        "crop": crop,
+        "sha256": _sha256(partial / WEIGHTS_FILE),
+        "fergcn_version": version("fergcn"),
+        "metadata": dict(metadata or {}),
+    }
+    (partial / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n")
+    if directory.exists():
+        shutil.rmtree(directory)
+    os.replace(partial, directory)
+
+
+def load_checkpoint(source: str | Path = "default") -> Checkpoint:
+    """Load a checkpoint.
+
+    Args:
+        source: a folder that `save_checkpoint` wrote, or the name of one in `SHIPPED`.
+
+    Raises:
+        FergcnError: there is none, it is not one of ours, or its weights don't fit it.
+    """
+    directory = SHIPPED.get(str(source), Path(source))
+    card = _read_card(directory)
+    weights = directory / WEIGHTS_FILE
+    if not weights.exists():
+        raise FergcnError(f"{directory}: found no {WEIGHTS_FILE}, expected one: copy the folder whole")
+    if (digest := _sha256(weights)) != card["sha256"]:
+        raise FergcnError(
+            f"{weights}: found other weights than {CARD_FILE} names, expected sha256 "
+            f"{card['sha256'][:12]}…: copy the folder again"
+        )
+    try:
+        # The weights are about to be loaded: ImageNet's are not needed.
+        config = replace(ModelConfig(**card["model"]), pretrained=False)
+        model = FERGCN(config)
+        model.load_state_dict(load_file(weights))
+    except (TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise FergcnError(
+            f"{directory}: found weights that don't fit its configuration "
+            f"({str(error).splitlines()[0]}), expected a checkpoint of this version: train again"
+        ) from None
+    expressions = tuple(card["expressions"])
+    if len(expressions) != config.num_classes or not set(expressions) <= set(EXPRESSIONS):
+        raise FergcnError(
+            f"{directory / CARD_FILE}: found the expressions {', '.join(map(str, expressions))}, "
+            f"expected {config.num_classes} of {', '.join(EXPRESSIONS)}: copy the folder again"
+        )
+    return Checkpoint(
+        model.eval(), expressions, card["resize"], card["crop"], digest, card["metadata"]
+    )
+
+
+def _read_card(directory: Path) -> dict[str, Any]:
+    path = directory / CARD_FILE
+    advice = f"name a folder with {CARD_FILE} and {WEIGHTS_FILE}, as fergcn train writes it"
+    if not path.is_file():
+        found = "a folder without it" if directory.is_dir() else "no such folder"
+        if directory.is_file():
+            found = "a file"
+        raise FergcnError(f"{directory}: found {found}, expected a checkpoint: {advice}")
+    try:
+        card = json.loads(path.read_text())
+        keys = {"format", "model", "expressions", "resize", "crop", "sha256", "metadata"}
+        if not isinstance(card, dict) or not keys <= card.keys():
+            raise ValueError("keys are missing")
+    except ValueError:
+        raise FergcnError(f"{path}: found something else than a checkpoint's card: {advice}") from None
+    if card["format"] != FORMAT:
+        raise FergcnError(
+            f"{path}: found format {card['format']}, expected {FORMAT}: "
+            "it was written by another version of fergcn"
+        )
+    return card
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_training_state(path: Path, state: Mapping[str, torch.Tensor], info: Mapping[str, Any]) -> None:
+    """Write what is needed to go on with a run, as one file that is complete or absent.
+
+    Args:
+        path: the file to write.
+        state: tensors by name.
+        info: JSON values.
+    """
+    partial = path.with_name(path.name + ".partial")
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}
+    save_file(tensors, partial, metadata={"info": json.dumps(dict(info))})
+    os.replace(partial, path)
+
+
+def load_training_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read what `save_training_state` wrote.
+
+    Raises:
+        FergcnError: the file is damaged.
+    """
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            info = json.loads(file.metadata()["info"])
+            return {name: file.get_tensor(name) for name in file.keys()}, info  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, ValueError):
+        raise FergcnError(
+            f"{path}: found a damaged file, expected the state of a run: delete it to start anew"
+        ) from None

@@ -1,0 +1,1 @@
+"""From a video frame to aligned faces: detect, track, align."""
