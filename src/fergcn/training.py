@@ -1,0 +1,466 @@
+"""The training loop: from clips to a checkpoint, resumable with the same result."""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from fergcn.checkpoint import (
+    load_checkpoint,
+    load_training_state,
+    save_checkpoint,
+    save_training_state,
+)
+from fergcn.clips import Clip, load_clip
+from fergcn.expressions import FergcnError, sort_expressions
+from fergcn.features import VIEWS, FeatureClassifier, clip_fingerprint, dataset_features
+from fergcn.model import FERGCN, ModelConfig
+from fergcn.transforms import augment_clip, draw_augmentation, eval_transform
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and how much there is."""
+
+SAVE_EVERY_S = 30.0
+"""A killed run loses at most this much, and the epoch that it was in."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a network is trained; the defaults are the paper's (Section IV.B)."""
+
+    epochs: int = 120
+    """Passes over the training clips. The last epoch is the result: none is chosen by its score."""
+    batch_size: int = 4
+    """Clips in a step, on each device."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """The paper's SGD, or AdamW."""
+    learning_rate: float = 1e-3
+    """Step size."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate over the run: the paper's constant one, or one warm-up epoch, then a cosine."""
+    momentum: float = 0.9
+    """Of SGD."""
+    weight_decay: float = 5e-5
+    """L2 penalty."""
+    resize: int = 256
+    """Side to which face crops are resized, in pixels."""
+    crop: int = 224
+    """Side of the random crop (centre crop when evaluating), in pixels."""
+    illumination: float = 0.2
+    """Brightness and contrast of a clip change by at most this share."""
+    freeze_backbone: bool = False
+    """Train projection and head only, on backbone features that are computed once."""
+    init: str | None = None
+    """Checkpoint whose backbone is the start, instead of ImageNet's."""
+    seed: int = 0
+    """Of the initial weights, the order of the clips and their augmentation."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Full precision, or automatic mixed precision."""
+    accelerator: str = "auto"
+    """Kind of device, as Lightning names it: auto, cpu, cuda, mps."""
+    devices: int = 1
+    """Number of devices that share each step."""
+    num_workers: int = 0
+    """Processes that decode and augment clips."""
+    tensorboard: bool = False
+    """Also log for TensorBoard."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "resize", "crop", "devices"):
+            if (value := getattr(self, name)) < 1:
+                raise FergcnError(f"found {name}={value}, expected at least 1: raise it")
+        if self.crop > self.resize:
+            raise FergcnError(
+                f"found crop={self.crop} above resize={self.resize}: crop at most what is resized"
+            )
+
+
+def build_model(model_config: ModelConfig, config: TrainConfig) -> FERGCN:
+    """Make the network that training starts from, the same for the same seed.
+
+    Raises:
+        FergcnError: `config.init` is no checkpoint or has another backbone, the backbone's name
+            is unknown, or its ImageNet weights can't be had.
+    """
+    torch.manual_seed(config.seed)
+    try:
+        if config.init is None:
+            return FERGCN(model_config)
+        model = FERGCN(replace(model_config, pretrained=False))
+    except (ValueError, OSError) as error:
+        raise FergcnError(str(error)) from None
+    start = load_checkpoint(config.init)
+    if start.model.config.backbone != model_config.backbone:
+        raise FergcnError(
+            f"{config.init}: found the backbone {start.model.config.backbone}, expected "
+            f"{model_config.backbone}: pass --backbone {start.model.config.backbone}"
+        )
+    model.backbone.load_state_dict(start.model.backbone.state_dict())
+    return model
+
+
+def run_fingerprint(settings: Mapping[str, Any]) -> str:
+    """Hash of everything that decides a run's result, 16 hexadecimal digits."""
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def dataset_expressions(clips: Sequence[Clip]) -> tuple[str, ...]:
+    """The expressions that occur, in the order of `fergcn.EXPRESSIONS`."""
+    return sort_expressions({clip.expression for clip in clips})
+
+
+def encode_targets(clips: Sequence[Clip], expressions: tuple[str, ...]) -> NDArray[np.int64]:
+    """Class index of each clip, `(len(clips),)`.
+
+    Raises:
+        FergcnError: a clip has an expression that is not among them.
+    """
+    if unknown := {clip.expression for clip in clips} - set(expressions):
+        raise FergcnError(
+            f"found clips of {', '.join(sorted(unknown))}, expected {', '.join(expressions)}: "
+            "use a checkpoint that knows them, or leave these clips out"
+        )
+    return np.array([expressions.index(clip.expression) for clip in clips], dtype=np.int64)
+
+
+def epoch_batches(
+    num_clips: int, config: TrainConfig, epoch: int, rank: int = 0, world_size: int = 1
+) -> list[NDArray[np.int64]]:
+    """Indices of the clips in each step of an epoch, for one of the devices.
+
+    The order depends on seed and epoch alone. Every device gets the same number of steps: where
+    the last one has fewer clips than devices, clips are used twice.
+    """
+    order = np.random.default_rng([config.seed, epoch]).permutation(num_clips)
+    step = config.batch_size * world_size
+    chunks = [order[start : start + step] for start in range(0, num_clips, step)]
+    if len(chunks[-1]) < world_size:
+        chunks[-1] = np.resize(order[::-1], world_size)
+    return [chunk[rank::world_size] for chunk in chunks]
+
+
+class AugmentedClips(torch.utils.data.Dataset[tuple[Tensor, int]]):
+    """Clips decoded and augmented on demand: frames `(N, 3, crop, crop)` and class index."""
+
+    def __init__(
+        self, clips: Sequence[Clip], targets: NDArray[np.int64], num_frames: int, config: TrainConfig
+    ) -> None:
+        self.clips, self.targets = clips, targets
+        self.num_frames, self.config = num_frames, config
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        config = self.config
+        faces = load_clip(self.clips[index], self.num_frames)
+        draw = draw_augmentation((config.seed, self.epoch, index), config.illumination)
+        return augment_clip(faces, draw, config.resize, config.crop), int(self.targets[index])
+
+
+def train_model(
+    clips: Sequence[Clip],
+    run_dir: Path,
+    model_config: ModelConfig,
+    config: TrainConfig,
+    features: NDArray[np.float32] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    on_progress: Progress = lambda _what, _done, _total: None,
+) -> Path:
+    """Train a network, or go on where an earlier call with the same settings was stopped.
+
+    The result of a run that was killed and resumed is the same as that of one that was not: order
+    and augmentation depend on (seed, epoch, clip) alone, and weights and optimiser are saved.
+
+    Args:
+        clips: the training clips.
+        run_dir: gets `log.csv`, `checkpoint/` and, while the run goes on, `state.safetensors`.
+        model_config: the network; its classes are those of the clips' expressions.
+        config: how to train.
+        features: `(VIEWS, len(clips), N, C)` backbone features of these clips, where they are
+            known already and the backbone is frozen.
+        metadata: what the checkpoint should tell besides the settings, as JSON values.
+        on_progress: told about epochs.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        FergcnError: the folder holds a run with other settings, a clip can't be read, or the
+            settings don't fit the data.
+    """
+    expressions = dataset_expressions(clips)
+    if len(expressions) != model_config.num_classes:
+        raise FergcnError(
+            f"found clips of {len(expressions)} expressions, expected {model_config.num_classes}: "
+            "training clips must hold every class"
+        )
+    settings = {
+        "model": asdict(model_config),
+        "training": asdict(config),
+        "data": clip_fingerprint(clips),
+    }
+    fingerprint = run_fingerprint(settings)
+    checkpoint_dir = run_dir / "checkpoint"
+    state_path = run_dir / "state.safetensors"
+    if _is_complete(run_dir, settings):
+        return checkpoint_dir
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+    fabric = _launch_fabric(config, run_dir)
+    model = build_model(model_config, config)
+    trained: nn.Module = model
+    targets = encode_targets(clips, expressions)
+    if config.freeze_backbone:
+        model.requires_grad_(False)
+        trained = FeatureClassifier(model).requires_grad_(True)
+        if features is None:
+            model.to(fabric.device).eval()
+            features = dataset_features(
+                model,
+                clips,
+                config.resize,
+                config.crop,
+                lambda done, total: on_progress("features", done, total),
+            )
+    trained.train()
+    trained_parameters = [p for p in trained.parameters() if p.requires_grad]
+    optimizer: torch.optim.Optimizer = (
+        torch.optim.SGD(
+            trained_parameters,
+            config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+        if config.optimizer == "sgd"
+        else torch.optim.AdamW(
+            trained_parameters, config.learning_rate, weight_decay=config.weight_decay
+        )
+    )
+    first_epoch, history = 0, []
+    if state_path.exists():
+        state, info = load_training_state(state_path)
+        if info["fingerprint"] != fingerprint:
+            raise _other_run(run_dir)
+        first_epoch, history = info["epoch"], info["history"]
+        _restore(trained, optimizer, state)
+    wrapped, wrapped_optimizer = fabric.setup(trained, optimizer)
+
+    saved_at = time.monotonic()
+    for epoch in range(first_epoch, config.epochs):
+        on_progress("epochs", epoch, config.epochs)
+        started = time.monotonic()
+        batches = epoch_batches(len(clips), config, epoch, fabric.global_rank, fabric.world_size)
+        if features is not None:
+            steps = _feature_batches(features, targets, batches, config, epoch)
+        else:
+            steps = _frame_batches(clips, targets, batches, model_config.num_frames, config, epoch)
+        totals = torch.zeros(3, dtype=torch.float64)  # loss, correct, clips
+        for step, (inputs, labels) in enumerate(steps):
+            _set_learning_rate(optimizer, config, epoch + step / len(batches))
+            inputs, labels = fabric.to_device((inputs, labels))
+            logits = wrapped(inputs)
+            loss = F.cross_entropy(logits.float(), labels)
+            wrapped_optimizer.zero_grad()
+            fabric.backward(loss)
+            wrapped_optimizer.step()
+            correct = (logits.argmax(1) == labels).sum()
+            totals += torch.stack(
+                [loss.detach().double() * len(labels), correct.double(), correct.new_tensor(len(labels)).double()]
+            ).cpu()
+            if features is None:
+                on_progress(f"epoch {epoch + 1}", step + 1, len(batches))
+        totals = fabric.all_reduce(totals, reduce_op="sum")
+        row = {
+            "epoch": epoch + 1,
+            "loss": float(totals[0] / totals[2]),
+            "accuracy": float(totals[1] / totals[2]),
+            "learning_rate": optimizer.param_groups[0]["lr"],
+            "seconds": round(time.monotonic() - started, 3),
+        }
+        history.append(row)
+        fabric.log_dict({k: v for k, v in row.items() if k != "epoch"}, step=epoch + 1)
+        last = epoch + 1 == config.epochs
+        if fabric.is_global_zero and (last or time.monotonic() - saved_at > SAVE_EVERY_S):
+            pd.DataFrame(history).to_csv(run_dir / "log.csv", index=False)
+            info = {"fingerprint": fingerprint, "epoch": epoch + 1, "history": history}
+            save_training_state(state_path, _state(trained, optimizer), info)
+            saved_at = time.monotonic()
+    on_progress("epochs", config.epochs, config.epochs)
+    if fabric.is_global_zero:
+        about = {"settings": settings, "fingerprint": fingerprint, **(metadata or {})}
+        save_checkpoint(
+            checkpoint_dir, model, expressions, config.resize, config.crop, about
+        )
+        state_path.unlink(missing_ok=True)
+    fabric.barrier()
+    return checkpoint_dir
+
+
+def predict_probs(
+    model: FERGCN,
+    clips: Sequence[Clip],
+    resize: int,
+    crop: int,
+    on_progress: Progress = lambda _what, _done, _total: None,
+) -> NDArray[np.float32]:
+    """Probabilities of whole clips.
+
+    Args:
+        model: a trained network, in evaluation mode.
+        clips: what to classify.
+        resize: side to which faces are resized, in pixels.
+        crop: side of the centre crop, in pixels.
+        on_progress: told about clips.
+
+    Returns:
+        `(len(clips), num_classes)`, each row adds up to 1.
+
+    Raises:
+        FergcnError: a clip can't be read.
+    """
+    device = next(model.parameters()).device
+    probs = np.empty((len(clips), model.config.num_classes), dtype=np.float32)
+    with torch.inference_mode():
+        for index, clip in enumerate(clips):
+            faces = load_clip(clip, model.config.num_frames)
+            frames = eval_transform(faces, resize, crop).to(device)
+            probs[index] = model(frames[None]).softmax(1)[0].cpu().numpy()
+            on_progress("clips", index + 1, len(clips))
+    return probs
+
+
+def predict_feature_probs(model: FERGCN, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities from backbone features `(clips, N, C)`, as `predict_probs` gives them."""
+    with torch.inference_mode():
+        logits = FeatureClassifier(model)(torch.from_numpy(np.ascontiguousarray(features)))
+    probs: NDArray[np.float32] = logits.softmax(1).numpy()
+    return probs
+
+
+def _is_complete(run_dir: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether the run has ended before; a run with other settings is never overwritten."""
+    path = run_dir / "settings.json"
+    if not path.exists():
+        return False
+    try:
+        same = json.loads(path.read_text()) == json.loads(json.dumps(settings))
+    except ValueError:
+        same = False
+    if not same:
+        raise _other_run(run_dir)
+    return (run_dir / "checkpoint").is_dir()
+
+
+def _other_run(run_dir: Path) -> FergcnError:
+    return FergcnError(
+        f"{run_dir}: found a run with other settings or data, expected none or the same: "
+        "name another folder or delete this one"
+    )
+
+
+def _launch_fabric(config: TrainConfig, run_dir: Path) -> Any:
+    from lightning.fabric import Fabric
+
+    loggers: list[Any] = []
+    if config.tensorboard:
+        from lightning.fabric.loggers import TensorBoardLogger
+
+        try:
+            loggers.append(TensorBoardLogger(run_dir, name="tensorboard", version=""))
+        except ModuleNotFoundError:
+            raise FergcnError(
+                "found no TensorBoard, expected it for --tensorboard: "
+                "run pip install 'fergcn[tensorboard]'"
+            ) from None
+    fabric = Fabric(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        precision=config.precision,
+        loggers=loggers,
+    )
+    fabric.launch()
+    return fabric
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, at: float) -> None:
+    """Set the step size for a moment of the run, counted in epochs."""
+    factor = 1.0
+    if config.schedule == "cosine":
+        warm_up = min(1.0, config.epochs / 10)
+        factor = (
+            max(at, 0.02) / warm_up
+            if at < warm_up
+            else 0.5 * (1 + math.cos(math.pi * (at - warm_up) / (config.epochs - warm_up)))
+        )
+    for group in optimizer.param_groups:
+        group["lr"] = config.learning_rate * factor
+
+
+def _feature_batches(
+    features: NDArray[np.float32],
+    targets: NDArray[np.int64],
+    batches: Sequence[NDArray[np.int64]],
+    config: TrainConfig,
+    epoch: int,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield features `(B, N, C)` of a view drawn for each clip, and class indices `(B,)`."""
+    views = np.random.default_rng([config.seed, epoch, 1]).integers(VIEWS, size=len(targets))
+    for batch in batches:
+        yield torch.from_numpy(features[views[batch], batch]), torch.from_numpy(targets[batch])
+
+
+def _frame_batches(
+    clips: Sequence[Clip],
+    targets: NDArray[np.int64],
+    batches: Sequence[NDArray[np.int64]],
+    num_frames: int,
+    config: TrainConfig,
+    epoch: int,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield augmented frames `(B, N, 3, crop, crop)` and class indices `(B,)`."""
+    dataset = AugmentedClips(clips, targets, num_frames, config)
+    dataset.epoch = epoch
+    loader: Any = torch.utils.data.DataLoader(
+        dataset,
+        batch_sampler=[batch.tolist() for batch in batches],
+        num_workers=config.num_workers,
+        pin_memory=torch.cuda.is_available(),
+    )
+    yield from loader
+
+
+def _state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Weights and optimiser as tensors by name."""
+    state = {f"model.{name}": tensor for name, tensor in module.state_dict().items()}
+    for index, slots in optimizer.state_dict()["state"].items():
+        state |= {f"optimizer.{index}.{key}": slot for key, slot in slots.items()}
+    return state
+
+
+def _restore(module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
+    """Undo `_state`."""
+    weights, slots = {}, {}
+    for name, tensor in state.items():
+        kind, rest = name.split(".", 1)
+        if kind == "model":
+            weights[rest] = tensor
+        else:
+            index, key = rest.split(".", 1)
+            slots.setdefault(int(index), {})[key] = tensor
+    module.load_state_dict(weights)
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
