@@ -1,0 +1,59 @@
+"""The command line.
+
+Results go to stdout, progress and errors to stderr. A command's module is imported when it is
+called, so that `fergcn --help` answers at once.
+"""
+
+import sys
+
+from cyclopts import App
+from cyclopts.config import Toml
+
+from fergcn.expressions import FergcnError
+
+COMMANDS = {
+    "demo": ("demo:demo", "Train, test and analyse a video on what the package ships."),
+    "predict": ("predict:predict", "Tell who shows which expression when in videos."),
+    "datasets": ("experiments:datasets", "List the datasets that train and crossval know."),
+    "train": ("experiments:train", "Train a network on a whole dataset."),
+    "crossval": ("experiments:crossval", "Cross-validate a network, subjects kept apart."),
+    "evaluate": ("experiments:evaluate", "Score a checkpoint on a dataset."),
+    "render": ("render:render", "Render a dataset of parametric heads with known truth."),
+    "bench": ("bench:bench", "Measure speed as ratios on this machine."),
+}
+"""Function below `fergcn.commands` and summary of each command."""
+
+app = App(
+    name="fergcn",
+    help="Recognise facial expressions in video with FER-GCN.\n\n"
+    "Every command takes --config FILE.toml: its table of the command's name holds flags.",
+    help_format="plaintext",
+)
+for _name, (_target, _summary) in COMMANDS.items():
+    app.command(f"fergcn.commands.{_target}", name=_name, help=_summary)
+
+
+def main() -> None:
+    """Run the command line and exit: 0 all good, 1 some input failed, 2 wrong usage."""
+    arguments = sys.argv[1:]
+    try:
+        if "--config" in arguments:
+            app.config = (Toml(_take_config(arguments), must_exist=True),)
+        sys.exit(app(arguments) or 0)
+    except FergcnError as error:
+        print(f"fergcn: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("fergcn: stopped; the same command goes on where it was", file=sys.stderr)
+        sys.exit(130)
+
+
+def _take_config(arguments: list[str]) -> str:
+    """Take `--config FILE` out of the arguments."""
+    at = arguments.index("--config")
+    if at + 1 == len(arguments):
+        print("fergcn: found --config without a file, expected a TOML file", file=sys.stderr)
+        sys.exit(2)
+    path = arguments[at + 1]
+    del arguments[at : at + 2]
+    return path

@@ -1,0 +1,187 @@
+"""Commands for researchers: datasets, train, crossval, evaluate."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from fergcn.clips import Clip
+from fergcn.commands.progress import progress_bars, stdout
+from fergcn.metrics import Scores
+from fergcn.model import ModelConfig
+from fergcn.training import TrainConfig
+
+
+@dataclass(frozen=True)
+class NetworkOptions(ModelConfig):
+    """The network's flags: everything but the classes, which the dataset decides."""
+
+    num_classes: Annotated[int, Parameter(parse=False)] = 8
+
+    def for_clips(self, clips: list[Clip]) -> ModelConfig:
+        """Complete the configuration with the number of classes that occur."""
+        from fergcn.training import dataset_expressions
+
+        return replace(self, num_classes=len(dataset_expressions(clips)))
+
+
+Network = Annotated[NetworkOptions, Parameter(name="*")]
+Training = Annotated[TrainConfig, Parameter(name="*")]
+Output = Annotated[Path, Parameter(name=["--output", "-o"])]
+_NETWORK, _TRAINING = NetworkOptions(), TrainConfig()
+
+
+def datasets() -> None:
+    """List the datasets that train and crossval know."""
+    from fergcn.datasets import DATASETS
+
+    table = Table("name", "clips", "subjects", "expressions")
+    for name, load in DATASETS.items():
+        clips = load(None)
+        labels = {clip.expression for clip in clips}
+        subjects = {clip.subject_id for clip in clips}
+        table.add_row(name, str(len(clips)), str(len(subjects)), str(len(labels)))
+    stdout.print(table)
+    stdout.print("Any number of clips more: fergcn render, then name the folder as ROOT.")
+
+
+def train(
+    dataset: str,
+    root: Path | None = None,
+    /,
+    *,
+    output: Output = Path("runs/train"),
+    model: Network = _NETWORK,
+    training: Training = _TRAINING,
+) -> None:
+    """Train a network on a whole dataset.
+
+    A run that was stopped goes on when the same command is given again.
+
+    Args:
+        dataset: name of a dataset, see fergcn datasets.
+        root: its folder; without one, the edition in the package.
+        output: folder of the run.
+    """
+    from fergcn.datasets import load_dataset
+    from fergcn.training import train_model
+
+    clips = load_dataset(dataset, root)
+    with progress_bars() as report:
+        checkpoint = train_model(
+            clips,
+            output,
+            model.for_clips(clips),
+            training,
+            metadata={"dataset": dataset},
+            on_progress=report,
+        )
+    stdout.print(f"checkpoint: {checkpoint}\nlog: {output / 'log.csv'}", soft_wrap=True)
+
+
+def crossval(
+    dataset: str,
+    root: Path | None = None,
+    /,
+    *,
+    folds: int = 10,
+    output: Output = Path("runs/crossval"),
+    model: Network = _NETWORK,
+    training: Training = _TRAINING,
+) -> None:
+    """Cross-validate a network with the subjects of training and test kept apart.
+
+    Each fold reports its last epoch. A run that was stopped goes on when the same command is
+    given again.
+
+    Args:
+        dataset: name of a dataset, see fergcn datasets.
+        root: its folder; without one, the edition in the package.
+        folds: number of folds.
+        output: folder of the run.
+    """
+    from fergcn.crossval import crossvalidate
+    from fergcn.datasets import load_dataset
+
+    clips = load_dataset(dataset, root)
+    with progress_bars() as report:
+        result = crossvalidate(
+            clips,
+            output,
+            model.for_clips(clips),
+            training,
+            folds,
+            {"dataset": dataset},
+            report,
+        )
+    stdout.print(f"{dataset}: {len(clips)} clips, {folds} folds, subjects kept apart, last epoch")
+    stdout.print(
+        "accuracy of the folds: "
+        + " ".join(f"{accuracy:.3f}" for accuracy in result.fold_accuracies)
+        + f"  (mean {sum(result.fold_accuracies) / folds:.3f})"
+    )
+    print_scores(result.pooled, result.expressions)
+    stdout.print(f"predictions: {output / 'predictions.csv'}", soft_wrap=True)
+
+
+def evaluate(
+    dataset: str,
+    root: Path | None = None,
+    /,
+    *,
+    checkpoint: str = "default",
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+) -> None:
+    """Score a checkpoint on a dataset.
+
+    Args:
+        dataset: name of a dataset, see fergcn datasets.
+        root: its folder; without one, the edition in the package.
+        checkpoint: folder of a checkpoint, or the name of one in the package.
+        json_file: also write the scores there.
+    """
+    from fergcn.checkpoint import load_checkpoint
+    from fergcn.datasets import load_dataset
+    from fergcn.metrics import score
+    from fergcn.training import encode_targets, predict_probs
+
+    loaded = load_checkpoint(checkpoint)
+    clips = load_dataset(dataset, root)
+    targets = encode_targets(clips, loaded.expressions)
+    with progress_bars() as report:
+        probs = predict_probs(loaded.model, clips, loaded.resize, loaded.crop, report)
+    scores = score(targets, probs.argmax(axis=1), loaded.expressions)
+    stdout.print(f"{checkpoint} on {dataset}: {scores.count} clips")
+    print_scores(scores, loaded.expressions)
+    if json_file is not None:
+        content = {
+            "checkpoint_sha256": loaded.sha256,
+            "expressions": list(loaded.expressions),
+            "count": scores.count,
+            "accuracy": scores.accuracy,
+            "uar": scores.uar,
+            "macro_f1": scores.macro_f1,
+            "confusion": scores.confusion.tolist(),
+        }
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(content, indent=2) + "\n")
+        stdout.print(f"scores: {json_file}", soft_wrap=True)
+
+
+def print_scores(scores: Scores, expressions: tuple[str, ...]) -> None:
+    """Print pooled scores and the confusion matrix in per cent of each row."""
+    summary = Table("clips", "accuracy", "UAR", "macro-F1", title="Pooled over all test clips")
+    summary.add_row(
+        str(scores.count), *(f"{v:.3f}" for v in (scores.accuracy, scores.uar, scores.macro_f1))
+    )
+    stdout.print(summary)
+    table = Table("truth \\ predicted, %", title="Confusion matrix")
+    for name in expressions:
+        table.add_column(name[:2].capitalize(), justify="right")
+    for name, row in zip(expressions, scores.confusion, strict=True):
+        total = max(int(row.sum()), 1)
+        table.add_row(f"{name} ({row.sum()})", *(f"{100 * n / total:.0f}" if n else "·" for n in row))
+    stdout.print(table)

@@ -1,0 +1,36 @@
+"""Progress bars on stderr; none where stderr is not a terminal."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import TimeRemainingColumn as Remaining
+
+stderr = Console(stderr=True)
+stdout = Console()
+
+Report = Callable[[str, int, int | None], None]
+
+
+@contextmanager
+def progress_bars() -> Iterator[Report]:
+    """Show a bar for everything that is reported.
+
+    Yields:
+        `report(what, done, total)`; a bar goes when its work is done.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
+    with Progress(
+        *columns, console=stderr, transient=True, disable=not stderr.is_terminal
+    ) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def report(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done, total=total)
+            if done == total:
+                progress.remove_task(tasks.pop(what))
+
+        yield report
