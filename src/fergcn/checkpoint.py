@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -79,7 +78,7 @@ def save_checkpoint(
     (partial / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n")
     if directory.exists():
         shutil.rmtree(directory)
-    os.replace(partial, directory)
+    partial.replace(directory)
 
 
 def load_checkpoint(source: str | Path = "default") -> Checkpoint:
@@ -95,7 +94,9 @@ def load_checkpoint(source: str | Path = "default") -> Checkpoint:
     card = _read_card(directory)
     weights = directory / WEIGHTS_FILE
     if not weights.exists():
-        raise FergcnError(f"{directory}: found no {WEIGHTS_FILE}, expected one: copy the folder whole")
+        raise FergcnError(
+            f"{directory}: found no {WEIGHTS_FILE}, expected one: copy the folder whole"
+        )
     if (digest := _sha256(weights)) != card["sha256"]:
         raise FergcnError(
             f"{weights}: found other weights than {CARD_FILE} names, expected sha256 "
@@ -136,7 +137,9 @@ def _read_card(directory: Path) -> dict[str, Any]:
         if not isinstance(card, dict) or not keys <= card.keys():
             raise ValueError("keys are missing")
     except ValueError:
-        raise FergcnError(f"{path}: found something else than a checkpoint's card: {advice}") from None
+        raise FergcnError(
+            f"{path}: found something else than a checkpoint's card: {advice}"
+        ) from None
     if card["format"] != FORMAT:
         raise FergcnError(
             f"{path}: found format {card['format']}, expected {FORMAT}: "
@@ -150,7 +153,9 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def save_training_state(path: Path, state: Mapping[str, torch.Tensor], info: Mapping[str, Any]) -> None:
+def save_training_state(
+    path: Path, state: Mapping[str, torch.Tensor], info: Mapping[str, Any]
+) -> None:
     """Write what is needed to go on with a run, as one file that is complete or absent.
 
     Args:
@@ -161,7 +166,7 @@ def save_training_state(path: Path, state: Mapping[str, torch.Tensor], info: Map
     partial = path.with_name(path.name + ".partial")
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}
     save_file(tensors, partial, metadata={"info": json.dumps(dict(info))})
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def load_training_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

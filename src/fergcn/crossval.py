@@ -107,8 +107,8 @@ def crossvalidate(
         on_progress("folds", fold, folds)
         train_rows = np.flatnonzero(fold_of_clip != fold)
         test_rows = np.flatnonzero(fold_of_clip == fold)
-        train_clips = [clips[row] for row in train_rows]
-        test_clips = [clips[row] for row in test_rows]
+        train_clips = [clips[row] for row in train_rows.tolist()]
+        test_clips = [clips[row] for row in test_rows.tolist()]
         _refuse_leak(train_clips, test_clips)
         checkpoint_dir = train_model(
             train_clips,

@@ -89,7 +89,7 @@ def dataset_features(
         partial = path.with_suffix(f".{os.getpid()}.partial")
         try:
             _compute_features(model, clips, resize, crop, partial, on_progress)
-            os.replace(partial, path)
+            partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
     features: NDArray[np.float32] = np.load(path, mmap_mode="r")

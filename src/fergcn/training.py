@@ -155,7 +155,11 @@ class AugmentedClips(torch.utils.data.Dataset[tuple[Tensor, int]]):
     """Clips decoded and augmented on demand: frames `(N, 3, crop, crop)` and class index."""
 
     def __init__(
-        self, clips: Sequence[Clip], targets: NDArray[np.int64], num_frames: int, config: TrainConfig
+        self,
+        clips: Sequence[Clip],
+        targets: NDArray[np.int64],
+        num_frames: int,
+        config: TrainConfig,
     ) -> None:
         self.clips, self.targets = clips, targets
         self.num_frames, self.config = num_frames, config
@@ -280,7 +284,11 @@ def train_model(
             wrapped_optimizer.step()
             correct = (logits.argmax(1) == labels).sum()
             totals += torch.stack(
-                [loss.detach().double() * len(labels), correct.double(), correct.new_tensor(len(labels)).double()]
+                [
+                    loss.detach().double() * len(labels),
+                    correct.double(),
+                    correct.new_tensor(len(labels)).double(),
+                ]
             ).cpu()
             if features is None:
                 on_progress(f"epoch {epoch + 1}", step + 1, len(batches))
@@ -303,9 +311,7 @@ def train_model(
     on_progress("epochs", config.epochs, config.epochs)
     if fabric.is_global_zero:
         about = {"settings": settings, "fingerprint": fingerprint, **(metadata or {})}
-        save_checkpoint(
-            checkpoint_dir, model, expressions, config.resize, config.crop, about
-        )
+        save_checkpoint(checkpoint_dir, model, expressions, config.resize, config.crop, about)
         state_path.unlink(missing_ok=True)
     fabric.barrier()
     return checkpoint_dir
@@ -347,7 +353,7 @@ def predict_probs(
 def predict_feature_probs(model: FERGCN, features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Probabilities from backbone features `(clips, N, C)`, as `predict_probs` gives them."""
     with torch.inference_mode():
-        logits = FeatureClassifier(model)(torch.from_numpy(np.ascontiguousarray(features)))
+        logits = FeatureClassifier(model)(torch.from_numpy(features.copy()))
     probs: NDArray[np.float32] = logits.softmax(1).numpy()
     return probs
 
@@ -378,7 +384,7 @@ def _launch_fabric(config: TrainConfig, run_dir: Path) -> Any:
 
     loggers: list[Any] = []
     if config.tensorboard:
-        from lightning.fabric.loggers import TensorBoardLogger
+        from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
         try:
             loggers.append(TensorBoardLogger(run_dir, name="tensorboard", version=""))
@@ -454,7 +460,8 @@ def _state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Ten
 
 def _restore(module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
     """Undo `_state`."""
-    weights, slots = {}, {}
+    weights: dict[str, Tensor] = {}
+    slots: dict[int, dict[str, Tensor]] = {}
     for name, tensor in state.items():
         kind, rest = name.split(".", 1)
         if kind == "model":

@@ -22,9 +22,9 @@ def normalize(frames: Tensor) -> Tensor:
     Returns:
         float32 of the same shape.
     """
-    return F.normalize(
-        F.to_dtype(frames, torch.float32, scale=True), list(IMAGENET_MEAN), list(IMAGENET_STD)
-    )
+    scaled = F.to_dtype(frames, torch.float32, scale=True)
+    normalized: Tensor = F.normalize(scaled, list(IMAGENET_MEAN), list(IMAGENET_STD))
+    return normalized
 
 
 def eval_transform(faces: NDArray[np.uint8], resize: int, crop: int) -> Tensor:
@@ -105,4 +105,5 @@ def augment_clip(
 
 def _resized(faces: NDArray[np.uint8], resize: int) -> Tensor:
     frames = torch.from_numpy(faces).permute(0, 3, 1, 2)  # (M, H, W, 3) → (M, 3, H, W)
-    return F.resize(frames, [resize, resize], antialias=True)
+    resized: Tensor = F.resize(frames, [resize, resize], antialias=True)
+    return resized

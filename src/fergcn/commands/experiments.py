@@ -183,5 +183,7 @@ def print_scores(scores: Scores, expressions: tuple[str, ...]) -> None:
         table.add_column(name[:2].capitalize(), justify="right")
     for name, row in zip(expressions, scores.confusion, strict=True):
         total = max(int(row.sum()), 1)
-        table.add_row(f"{name} ({row.sum()})", *(f"{100 * n / total:.0f}" if n else "·" for n in row))
+        table.add_row(
+            f"{name} ({row.sum()})", *(f"{100 * n / total:.0f}" if n else "·" for n in row)
+        )
     stdout.print(table)

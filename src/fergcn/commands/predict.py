@@ -38,7 +38,9 @@ def predict(
         report: also write report.html, one page with everything.
     """
     if not videos:
-        print("fergcn: found no video, expected at least one: fergcn predict VIDEO…", file=sys.stderr)
+        print(
+            "fergcn: found no video, expected at least one: fergcn predict VIDEO…", file=sys.stderr
+        )
         return 2
     loaded = load_checkpoint(checkpoint)
     seen: Counter[str] = Counter()

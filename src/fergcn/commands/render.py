@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from fergcn.commands.progress import progress_bars, stdout
-from fergcn.rendering.clips import RenderConfig, render_dataset
+from fergcn.rendering.dataset import RenderConfig, render_dataset
 
 Settings = Annotated[RenderConfig, Parameter(name="*")]
 _SETTINGS = RenderConfig()

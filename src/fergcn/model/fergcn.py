@@ -181,5 +181,5 @@ class FERGCN(nn.Module):
             `(B, num_classes)` logits.
         """
         features = self.frame_features(frames.flatten(0, 1))  # (B·N, d)
-        logits: Tensor = self.head(features.unflatten(0, frames.shape[:2]))
+        logits: Tensor = self.head(features.view(*frames.shape[:2], -1))
         return logits

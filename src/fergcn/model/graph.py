@@ -1,6 +1,7 @@
 """Graph convolution over frames, the temporal layer, and intensity weights (Eq. 1–7)."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +97,11 @@ class ConcatBiLSTM(nn.Module):
         return states
 
 
-TEMPORAL_LAYERS = {"eq6": BiLSTMFusion, "concat": ConcatBiLSTM, "none": lambda _: nn.Identity()}
+TEMPORAL_LAYERS: dict[str, Callable[[int], nn.Module]] = {
+    "eq6": BiLSTMFusion,
+    "concat": ConcatBiLSTM,
+    "none": lambda _: nn.Identity(),
+}
 """What follows each graph convolution, by the name in `ModelConfig.temporal`."""
 
 

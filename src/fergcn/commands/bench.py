@@ -1,0 +1,111 @@
+"""The bench command: speed as ratios in one run, so that a noisy machine cannot lie much."""
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.table import Table
+from torch.nn import functional as F  # noqa: N812
+
+from fergcn.commands.progress import progress_bars, stdout
+from fergcn.model import FERGCN, ModelConfig
+
+
+def bench(*videos: Path, repeats: int = 3) -> None:
+    """Measure speed as ratios on this machine.
+
+    What is compared is run in turns; each figure is the median over the turns.
+
+    Args:
+        videos: also analyse these with the default checkpoint and tell where the time goes.
+        repeats: turns.
+    """
+    stdout.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    table = Table("what", "against", "ratio", "wanted", title="Network (VGG16-BN, 16 × 224 px)")
+    with progress_bars() as report:
+        head_share, step_share = _network_ratios(repeats, report)
+        help_s = _help_seconds(repeats)
+    table.add_row("graph head forward", "backbone forward", f"{head_share:.2%}", "≤ 3 %")
+    table.add_row(
+        "training steps a second", "bare backbone forward + backward", f"{step_share:.1%}", "≥ 90 %"
+    )
+    table.add_row("fergcn --help", "", f"{help_s:.2f} s", "≤ 0.40 s")
+    stdout.print(table)
+    for video in videos:
+        _bench_video(video)
+
+
+def _network_ratios(
+    repeats: int, report: Callable[[str, int, int | None], None]
+) -> tuple[float, float]:
+    """Head time over backbone time, and backbone training time over that of the whole network."""
+    model = FERGCN(ModelConfig(num_classes=7, pretrained=False))
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
+    frames, targets = torch.randn(1, 16, 3, 224, 224), torch.tensor([3])
+    with torch.inference_mode():
+        features = model.frame_features(frames[0])[None]
+
+    def head_forward() -> None:
+        with torch.inference_mode():
+            model.head(features)
+
+    def backbone_forward() -> None:
+        with torch.inference_mode():
+            model.backbone(frames[0])
+
+    def backbone_step() -> None:
+        model.zero_grad()
+        torch.autograd.backward(model.backbone(frames[0]).sum())
+
+    def training_step() -> None:
+        optimizer.zero_grad()
+        torch.autograd.backward(F.cross_entropy(model(frames), targets))
+        optimizer.step()
+
+    jobs = (head_forward, backbone_forward, backbone_step, training_step)
+    seconds: dict[str, list[float]] = {job.__name__: [] for job in jobs}
+    for turn in range(repeats + 1):
+        for job in jobs:
+            taken = _seconds(job)
+            if turn > 0:  # the first turn warms up
+                seconds[job.__name__].append(taken)
+        report("turns", turn + 1, repeats + 1)
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    return (
+        median["head_forward"] / median["backbone_forward"],
+        median["backbone_step"] / median["training_step"],
+    )
+
+
+def _help_seconds(repeats: int) -> float:
+    command = [sys.executable, "-m", "fergcn", "--help"]
+    return statistics.median(
+        _seconds(lambda: subprocess.run(command, check=True, capture_output=True))
+        for _ in range(repeats + 2)
+    )
+
+
+def _seconds(job: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    job()
+    return time.perf_counter() - start
+
+
+def _bench_video(video: Path) -> None:
+    from fergcn.analysis.stream import analyze
+    from fergcn.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint("default")
+    analyze(video, checkpoint)  # warms up
+    summary = analyze(video, checkpoint).summary
+    timings = dict(summary["timings_s"])
+    total = timings.pop("total")
+    table = Table("stage", "s", "share", title=f"{video.name}: {summary['frames_per_s']} frames/s")
+    for stage, seconds in timings.items():
+        table.add_row(stage, f"{seconds:.2f}", f"{seconds / total:.0%}")
+    table.add_row("total", f"{total:.2f}", "100%")
+    stdout.print(table)

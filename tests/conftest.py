@@ -1,0 +1,57 @@
+"""Small real datasets and checkpoints, made on the fly."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fergcn.checkpoint import save_checkpoint
+from fergcn.clips import Clip
+from fergcn.model import FERGCN, ModelConfig
+from fergcn.video import write_video
+
+TINY = "mobilenetv3_small_050"  # the smallest backbone that behaves like a real one
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests neither use nor fill the user's cache."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    torch.set_num_threads(2)
+
+
+def tiny_config(num_classes: int = 3, **changes: object) -> ModelConfig:
+    settings = {"num_frames": 4, "feature_dim": 16, "backbone": TINY, "pretrained": False}
+    return ModelConfig(num_classes, **(settings | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def coloured_clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
+    """Twelve clips of six people; the expression is the colour that a grey square turns to."""
+    folder = tmp_path_factory.mktemp("clips")
+    colours = {"anger": 0, "happiness": 1, "sadness": 2}
+    rng = np.random.default_rng(0)
+    clips = []
+    for number in range(12):
+        expression = list(colours)[number % 3]
+        frames = []
+        for strength in np.linspace(0, 1, 5 + number % 3):
+            image = rng.integers(90, 110, (48, 48, 3))
+            image[12:36, 12:36, colours[expression]] += int(120 * strength)
+            frames.append(image.astype(np.uint8))
+        path = folder / f"clip{number}.mp4"
+        write_video(path, frames, fps=25, crf=18)
+        clips.append(Clip(f"clip{number}", f"S{number // 2:03d}", expression, path))
+    return clips
+
+
+@pytest.fixture
+def tiny_checkpoint(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    directory = tmp_path / "tiny"
+    save_checkpoint(
+        directory, FERGCN(tiny_config()), ("anger", "happiness", "neutral"), resize=40, crop=32
+    )
+    return directory

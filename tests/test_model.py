@@ -1,0 +1,343 @@
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from conftest import TINY, tiny_config
+from fergcn.model import FERGCN, GraphConvolution, GraphHead, ModelConfig, intensity_weights
+from fergcn.model.graph import BiLSTMFusion, ConcatBiLSTM
+
+
+def graph_convolution_by_node(
+    features: np.ndarray, weight: np.ndarray, adjacency: np.ndarray, slope: float
+) -> np.ndarray:
+    """Eq. 1–4 for each node in turn, as the paper writes them."""
+    num_nodes = len(features)
+    outputs = np.zeros((num_nodes, weight.shape[1]))
+    for i in range(num_nodes):
+        others = [j for j in range(num_nodes) if j != i]
+        neighbours = np.stack([features[j] for j in others])  # Eq. 1
+        messages = neighbours @ weight  # Eq. 2
+        row = np.array([adjacency[i, j] for j in others])  # Eq. 3
+        total = row @ messages + adjacency[i, i] * (features[i] @ weight)  # Eq. 4
+        outputs[i] = [x if x >= 0 else slope * x for x in total]
+    return outputs
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    num_nodes=st.integers(2, 9),
+    width_in=st.integers(1, 7),
+    width_out=st.integers(1, 7),
+    slope=st.sampled_from([0.0, 0.2, 0.7]),
+    seed=st.integers(0, 2**31),
+)
+def test_graph_convolution_is_the_loop_over_nodes(
+    num_nodes: int, width_in: int, width_out: int, slope: float, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    layer = GraphConvolution(width_in, width_out, slope).double()
+    features = torch.randn(3, num_nodes, width_in, dtype=torch.float64)
+    adjacency = torch.randn(num_nodes, num_nodes, dtype=torch.float64)
+    outputs = layer(features, adjacency).detach().numpy()
+    weight = layer.weight.detach().numpy()
+    for one, expected_from in zip(outputs, features.numpy(), strict=True):
+        expected = graph_convolution_by_node(expected_from, weight, adjacency.numpy(), slope)
+        np.testing.assert_allclose(one, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_graph_convolution_has_a_weight_and_no_bias() -> None:
+    layer = GraphConvolution(5, 3)
+    assert {name: tuple(p.shape) for name, p in layer.named_parameters()} == {"weight": (5, 3)}
+    assert layer.negative_slope == 0.2
+
+
+def test_identity_adjacency_leaves_frames_apart() -> None:
+    layer = GraphConvolution(6, 6)
+    features = torch.randn(1, 4, 6)
+    changed = features.clone()
+    changed[0, 2] += 1
+    difference = (layer(features, torch.eye(4)) - layer(changed, torch.eye(4)))[0].abs().sum(1)
+    assert difference[2] > 0
+    assert difference[[0, 1, 3]].max() == 0
+
+
+def test_graph_convolution_commutes_with_permutation() -> None:
+    torch.manual_seed(1)
+    layer = GraphConvolution(6, 5).double()
+    features, adjacency = torch.randn(2, 7, 6).double(), torch.randn(7, 7).double()
+    order = torch.randperm(7)
+    permuted = layer(features[:, order], adjacency[order][:, order])
+    torch.testing.assert_close(permuted, layer(features, adjacency)[:, order])
+
+
+def test_gradients_of_graph_convolution_and_temporal_layer() -> None:
+    torch.manual_seed(2)
+    features = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    adjacency = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
+    graph, temporal = GraphConvolution(4, 4).double(), BiLSTMFusion(4).double()
+    assert torch.autograd.gradcheck(
+        lambda f, a, _w: temporal(graph(f, a)), (features, adjacency, graph.weight)
+    )
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def lstm_states(
+    inputs: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray, bias: np.ndarray
+) -> np.ndarray:
+    """A plain LSTM, step by step (gates in the order input, forget, cell, output)."""
+    width = w_hh.shape[1]
+    state, cell, states = np.zeros(width), np.zeros(width), []
+    for x in inputs:
+        i, f, g, o = np.split(w_ih @ x + w_hh @ state + bias, 4)
+        cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(g)
+        state = sigmoid(o) * np.tanh(cell)
+        states.append(state)
+    return np.array(states)
+
+
+def test_eq6_is_the_loop_over_steps() -> None:
+    torch.manual_seed(3)
+    d = 6
+    layer = BiLSTMFusion(d).double()
+    nn.init.normal_(layer.bias)
+    outputs = torch.randn(2, 5, d, dtype=torch.float64)
+    p = {name: value.detach().numpy() for name, value in layer.named_parameters()}
+    assert p["u_forward.weight"].shape == (d // 2, 2 * d)
+    assert p["v_forward.weight"].shape == (d, d // 2)
+    for sequence, result in zip(outputs.numpy(), layer(outputs).detach().numpy(), strict=True):
+        s_f = lstm_states(
+            sequence,
+            p["lstm.weight_ih_l0"],
+            p["lstm.weight_hh_l0"],
+            p["lstm.bias_ih_l0"] + p["lstm.bias_hh_l0"],
+        )
+        s_b = lstm_states(
+            sequence[::-1],
+            p["lstm.weight_ih_l0_reverse"],
+            p["lstm.weight_hh_l0_reverse"],
+            p["lstm.bias_ih_l0_reverse"] + p["lstm.bias_hh_l0_reverse"],
+        )[::-1]
+        for i, o in enumerate(sequence):
+            forward = p["v_forward.weight"] @ sigmoid(
+                p["u_forward.weight"] @ np.concatenate([s_f[i], o])
+            )
+            backward = p["v_backward.weight"] @ sigmoid(
+                p["u_backward.weight"] @ np.concatenate([s_b[i], o])
+            )
+            expected = np.tanh(forward + backward + p["bias"])
+            np.testing.assert_allclose(result[i], expected, rtol=1e-10)
+
+
+def test_concat_lstm_halves_its_states() -> None:
+    layer = ConcatBiLSTM(6)
+    assert layer(torch.randn(2, 5, 6)).shape == (2, 5, 6)
+    assert layer.lstm.hidden_size == 3
+
+
+@settings(max_examples=25, deadline=None)
+@given(num_frames=st.integers(1, 20), seed=st.integers(0, 2**31))
+def test_intensity_weights_follow_the_columns(num_frames: int, seed: int) -> None:
+    adjacency = np.random.default_rng(seed).normal(size=(num_frames, num_frames))
+    columns = [
+        sum(adjacency[i, j] for i in range(num_frames)) / num_frames for j in range(num_frames)
+    ]
+    expected = np.exp(columns) / sum(math.exp(value) for value in columns)
+    weights = intensity_weights(torch.tensor(adjacency))
+    np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-10)
+
+
+def head_config(**changes: object) -> ModelConfig:
+    return tiny_config(num_classes=5, num_frames=6, feature_dim=8, **changes)
+
+
+def test_adjacency_learns_through_the_graph_alone() -> None:
+    torch.manual_seed(4)
+    head = GraphHead(head_config())
+    assert isinstance(head.adjacency, nn.Parameter)
+    # Through Eq. 7 alone, no gradient: the features do not pass through the graph here.
+    weights = intensity_weights(head.adjacency)
+    assert not weights.requires_grad
+    # Through Eq. 4 alone: fusing with constant weights gives the very same gradient.
+    features = torch.randn(2, 6, 8)
+    head(features).square().sum().backward()
+    gradient = head.adjacency.grad.clone()
+    head.zero_grad()
+    constant = torch.softmax(torch.tensor(head.adjacency.detach().mean(0).tolist()), 0)
+    fused = (constant[:, None] * head.frame_outputs(features)).sum(1)
+    head.classifier(fused).square().sum().backward()
+    assert gradient.abs().max() > 0
+    torch.testing.assert_close(gradient, head.adjacency.grad)
+
+
+def test_one_adjacency_is_shared_by_all_modules() -> None:
+    head = GraphHead(head_config())
+    squares = [n for n, p in head.named_parameters() if tuple(p.shape) == (6, 6)]
+    assert squares == ["adjacency"]
+    assert torch.equal(head.adjacency, torch.eye(6))
+    # Both modules use it: with the second one alone in the way, gradients differ.
+    features = torch.randn(1, 6, 8)
+    total = torch.autograd.grad(head(features).sum(), head.adjacency)[0]
+    frozen_first = head.graph_modules[0](features, head.adjacency.detach())
+    hidden = head.graph_modules[1](frozen_first, head.adjacency)
+    second = torch.autograd.grad(
+        head.classifier(head.fusion_weights() @ hidden).sum(), head.adjacency
+    )[0]
+    assert second.abs().max() > 0
+    assert (total - second).abs().max() > 0
+
+
+def test_fusion_is_the_weighted_sum() -> None:
+    torch.manual_seed(5)
+    head = GraphHead(head_config()).double()
+    nn.init.normal_(head.adjacency)
+    features = torch.randn(3, 6, 8, dtype=torch.float64)
+    hidden = head.frame_outputs(features).detach().numpy()
+    weights = head.fusion_weights().numpy()
+    fused = np.array([sum(w * h for w, h in zip(weights, clip, strict=True)) for clip in hidden])
+    expected = fused @ head.classifier.weight.detach().numpy().T
+    expected += head.classifier.bias.detach().numpy()
+    np.testing.assert_allclose(head(features).detach().numpy(), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("num_modules", range(5))
+@pytest.mark.parametrize("fusion", ["intensity", "mean", "last"])
+@pytest.mark.parametrize("adjacency", ["shared", "own", "identity"])
+@pytest.mark.parametrize("temporal", ["eq6", "concat", "none"])
+def test_every_ablation_trains_all_of_its_parameters(
+    num_modules: int, fusion: str, adjacency: str, temporal: str
+) -> None:
+    torch.manual_seed(6)
+    head = GraphHead(
+        head_config(num_modules=num_modules, fusion=fusion, adjacency=adjacency, temporal=temporal)
+    )
+    head(torch.randn(4, 6, 8)).square().sum().backward()
+    unused = [name for name, p in head.named_parameters() if p.grad is None]
+    assert unused == []
+    assert head.fusion_weights().sum() == pytest.approx(1)
+    if adjacency == "own" and num_modules:
+        assert head.adjacency.shape == (num_modules, 6, 6)
+    if adjacency == "identity":
+        assert not head.adjacency.requires_grad
+
+
+def test_last_frame_decides_alone_without_mixing() -> None:
+    head = GraphHead(head_config(fusion="last", temporal="none", adjacency="identity"))
+    features = torch.randn(1, 6, 8)
+    changed = features.clone()
+    changed[:, :-1] += 1
+    torch.testing.assert_close(head(features), head(changed))
+
+
+def test_without_modules_it_is_the_frame_average_cnn() -> None:
+    torch.manual_seed(7)
+    model = FERGCN(tiny_config(num_modules=0)).eval()
+    frames = torch.randn(2, 4, 3, 32, 32)
+    by_frame = torch.stack([model.projection(model.backbone(clip)) for clip in frames])
+    expected = model.head.classifier(by_frame.mean(1))
+    torch.testing.assert_close(model(frames), expected)
+
+
+def test_frames_meet_in_the_head_only() -> None:
+    torch.manual_seed(8)
+    model = FERGCN(tiny_config()).eval()
+    frames = torch.randn(2, 4, 3, 32, 32)
+    features = torch.stack([model.frame_features(frame[None])[0] for frame in frames.flatten(0, 1)])
+    torch.testing.assert_close(
+        model(frames), model.head(features.unflatten(0, (2, 4))), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_vgg16_bn_is_torchvisions() -> None:
+    from torchvision.models import vgg16_bn
+
+    model = FERGCN(ModelConfig(7, pretrained=False))
+    reference = vgg16_bn(weights=None)
+    ours = {n: tuple(p.shape) for n, p in model.backbone.named_parameters()}
+    theirs = {
+        n: tuple(p.shape) for n, p in reference.named_parameters() if n.startswith("features.")
+    }
+    assert ours == theirs
+    assert sum(p.numel() for p in model.backbone.parameters()) == 14_723_136
+    reference.load_state_dict(model.backbone.state_dict(), strict=False)
+    reference.eval(), model.backbone.eval()
+    frames = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected = reference.features(frames).flatten(2).mean(2)
+        torch.testing.assert_close(model.backbone(frames), expected)
+
+
+def test_defaults_are_the_papers() -> None:
+    config = ModelConfig(7)
+    assert (config.num_frames, config.feature_dim, config.num_modules) == (16, 256, 2)
+    assert (config.backbone, config.negative_slope, config.pretrained) == ("vgg16_bn", 0.2, True)
+    head = GraphHead(config)
+    assert tuple(head.graph_modules[1].graph.weight.shape) == (256, 256)
+    assert tuple(head.adjacency.shape) == (16, 16)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fusion": "max"},
+        {"adjacency": "none"},
+        {"temporal": "gru"},
+        {"num_modules": 5},
+        {"feature_dim": 7},
+        {"num_frames": 0},
+    ],
+)
+def test_wrong_settings_say_what_was_expected(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"found .* expected"):
+        tiny_config(**changes)
+
+
+def test_wrong_number_of_frames_is_named() -> None:
+    with pytest.raises(ValueError, match="clip has 9 frames but the model takes 4"):
+        FERGCN(tiny_config()).head(torch.zeros(1, 9, 16))
+
+
+def test_unknown_backbone_is_named() -> None:
+    with pytest.raises(ValueError, match="found the backbone vgg99"):
+        FERGCN(tiny_config(backbone="vgg99"))
+
+
+def test_timm_backbones_report_their_true_width() -> None:
+    model = FERGCN(tiny_config(backbone=TINY))
+    assert model.backbone_dim == model.projection.in_features
+    assert model.backbone(torch.zeros(2, 3, 32, 32)).shape == (2, model.backbone_dim)
+
+
+def test_one_batch_is_learned_by_heart() -> None:
+    torch.manual_seed(9)
+    head = GraphHead(tiny_config(num_classes=5, num_frames=6, feature_dim=32))
+    features, targets = torch.randn(10, 6, 32), torch.arange(10) % 5
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.01)
+    for _ in range(300):
+        loss = nn.functional.cross_entropy(head(features), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert (head(features).argmax(1) == targets).all()
+    assert (head.adjacency - torch.eye(6)).abs().max() > 0.01
+
+
+def test_the_model_imports_torch_only() -> None:
+    code = (
+        "import sys, fergcn.model\n"
+        "print([m for m in ('pandas', 'cv2', 'av', 'lightning', 'timm', 'sklearn')"
+        " if m in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"

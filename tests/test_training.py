@@ -1,0 +1,253 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from conftest import tiny_config
+from fergcn import training
+from fergcn.checkpoint import load_checkpoint
+from fergcn.clips import Clip
+from fergcn.expressions import FergcnError
+from fergcn.features import dataset_features
+from fergcn.model import FERGCN
+from fergcn.training import (
+    TrainConfig,
+    epoch_batches,
+    predict_feature_probs,
+    predict_probs,
+    train_model,
+)
+
+FAST = TrainConfig(epochs=3, batch_size=4, resize=40, crop=32, accelerator="cpu")
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return load_file(checkpoint / "model.safetensors")
+
+
+def assert_same(left: Path, right: Path) -> None:
+    ours, theirs = weights(left), weights(right)
+    assert ours.keys() == theirs.keys()
+    different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
+    assert different == []
+
+
+def test_defaults_are_the_papers() -> None:
+    config = TrainConfig()
+    assert (config.optimizer, config.learning_rate, config.weight_decay) == ("sgd", 1e-3, 5e-5)
+    assert (config.epochs, config.resize, config.crop) == (120, 256, 224)
+    assert (config.schedule, config.freeze_backbone) == ("constant", False)
+
+
+@given(
+    num_clips=st.integers(1, 50),
+    batch_size=st.integers(1, 9),
+    world_size=st.integers(1, 4),
+    epoch=st.integers(0, 5),
+)
+def test_every_clip_is_seen_once_in_an_epoch(
+    num_clips: int, batch_size: int, world_size: int, epoch: int
+) -> None:
+    config = replace(FAST, batch_size=batch_size)
+    ranks = [epoch_batches(num_clips, config, epoch, r, world_size) for r in range(world_size)]
+    assert len({len(batches) for batches in ranks}) == 1
+    assert all(1 <= len(batch) <= batch_size for batches in ranks for batch in batches)
+    seen = Counter(int(i) for batches in ranks for batch in batches for i in batch)
+    assert set(seen) == set(range(num_clips))
+    if world_size == 1:
+        assert set(seen.values()) == {1}
+
+
+def test_order_changes_with_epoch_and_seed() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        return np.concatenate(epoch_batches(40, replace(FAST, seed=seed), epoch)).tolist()
+
+    assert order(0, 1) == order(0, 1)
+    assert order(0, 1) != order(0, 2)
+    assert order(0, 1) != order(1, 1)
+
+
+@pytest.mark.parametrize("freeze_backbone", [False, True])
+def test_one_seed_gives_one_result(
+    coloured_clips: list[Clip], tmp_path: Path, freeze_backbone: bool
+) -> None:
+    config = replace(FAST, freeze_backbone=freeze_backbone)
+    runs = [
+        train_model(coloured_clips, tmp_path / name, tiny_config(), config) for name in ("a", "b")
+    ]
+    assert_same(*runs)
+    other = train_model(coloured_clips, tmp_path / "c", tiny_config(), replace(config, seed=1))
+    assert not torch.equal(
+        weights(runs[0])["head.classifier.weight"], weights(other)["head.classifier.weight"]
+    )
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("freeze_backbone", [False, True])
+def test_a_stopped_run_ends_as_an_uninterrupted_one(
+    coloured_clips: list[Clip],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    optimizer: str,
+    freeze_backbone: bool,
+) -> None:
+    config = replace(
+        FAST, epochs=4, optimizer=optimizer, schedule="cosine", freeze_backbone=freeze_backbone
+    )
+    whole = train_model(coloured_clips, tmp_path / "whole", tiny_config(), config)
+
+    def stop_in_third_epoch(what: str, done: int, _total: int) -> None:
+        if what == "epochs" and done == 2:
+            raise StoppedError
+
+    monkeypatch.setattr(training, "SAVE_EVERY_S", 0)
+    run_dir = tmp_path / "stopped"
+    with pytest.raises(StoppedError):
+        train_model(coloured_clips, run_dir, tiny_config(), config, on_progress=stop_in_third_epoch)
+    assert not (run_dir / "checkpoint").exists()
+    epochs = []
+    resumed = train_model(
+        coloured_clips,
+        run_dir,
+        tiny_config(),
+        config,
+        on_progress=lambda what, done, _total: epochs.append(done) if what == "epochs" else None,
+    )
+    assert epochs[0] == 2
+    assert_same(whole, resumed)
+    logs = [pd.read_csv(tmp_path / name / "log.csv") for name in ("whole", "stopped")]
+    same = ["epoch", "loss", "accuracy", "learning_rate"]
+    pd.testing.assert_frame_equal(logs[0][same], logs[1][same])
+    assert not (run_dir / "state.safetensors").exists()
+
+
+def test_a_killed_process_goes_on(coloured_clips: list[Clip], tmp_path: Path) -> None:
+    """A real process, a real SIGKILL, the same weights in the end."""
+    config = replace(FAST, epochs=12)
+    whole = train_model(coloured_clips, tmp_path / "whole", tiny_config(), config)
+    run_dir = tmp_path / "killed"
+    code = f"""
+from pathlib import Path
+import torch
+from conftest import tiny_config
+from fergcn import training
+from fergcn.clips import Clip
+torch.set_num_threads({torch.get_num_threads()})
+training.SAVE_EVERY_S = 0
+clips = [Clip(i, s, e, Path(p)) for i, s, e, p in {
+        [(c.clip_id, c.subject_id, c.expression, str(c.path)) for c in coloured_clips]
+    }]
+training.train_model(clips, Path({str(run_dir)!r}), tiny_config(), training.{config!r})
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    deadline = time.monotonic() + 60
+    while not (run_dir / "state.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (run_dir / "state.safetensors").exists()
+    assert not (run_dir / "checkpoint").exists()
+    assert_same(whole, train_model(coloured_clips, run_dir, tiny_config(), config))
+
+
+def test_training_learns(coloured_clips: list[Clip], tmp_path: Path) -> None:
+    """Features that tell the class in the last frames alone are learned."""
+    width = FERGCN(tiny_config()).backbone_dim
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(2, len(coloured_clips), 4, width)).astype(np.float32)
+    for row, clip in enumerate(coloured_clips):
+        features[:, row, 2:, ("anger", "happiness", "sadness").index(clip.expression)] += 20
+    config = replace(FAST, epochs=60, optimizer="adamw", freeze_backbone=True)
+    train_model(coloured_clips, tmp_path, tiny_config(), config, features)
+    log = pd.read_csv(tmp_path / "log.csv")
+    assert log["loss"].iloc[-1] < 0.5 * log["loss"].iloc[0]
+    assert log["accuracy"].iloc[-1] == 1
+
+
+def test_a_frozen_backbone_stays_as_it_was(coloured_clips: list[Clip], tmp_path: Path) -> None:
+    config = replace(FAST, freeze_backbone=True)
+    started_from = training.build_model(tiny_config(), config).backbone.state_dict()
+    trained = weights(train_model(coloured_clips, tmp_path, tiny_config(), config))
+    for name, tensor in started_from.items():
+        assert torch.equal(trained[f"backbone.{name}"], tensor), name
+
+
+def test_cached_features_equal_the_whole_network(coloured_clips: list[Clip]) -> None:
+    torch.manual_seed(0)
+    model = FERGCN(tiny_config()).eval()
+    features = dataset_features(model, coloured_clips, 40, 32)
+    again = dataset_features(model, coloured_clips, 40, 32)
+    np.testing.assert_array_equal(features, again)
+    np.testing.assert_allclose(
+        predict_feature_probs(model, features[0]),
+        predict_probs(model, coloured_clips, 40, 32),
+        rtol=1e-3,
+        atol=1e-5,
+    )
+    assert not np.allclose(features[0], features[1])
+
+
+def test_other_settings_never_overwrite_a_run(coloured_clips: list[Clip], tmp_path: Path) -> None:
+    done = train_model(coloured_clips, tmp_path, tiny_config(), FAST)
+    before = weights(done)
+    with pytest.raises(FergcnError, match="found a run with other settings"):
+        train_model(coloured_clips, tmp_path, tiny_config(), replace(FAST, seed=5))
+    with pytest.raises(FergcnError, match="found a run with other settings"):
+        train_model(coloured_clips[:-1], tmp_path, tiny_config(), FAST)
+    assert_same(train_model(coloured_clips, tmp_path, tiny_config(), FAST), done)
+    assert before.keys() == weights(done).keys()
+
+
+def test_mixed_precision_trains(coloured_clips: list[Clip], tmp_path: Path) -> None:
+    config = replace(FAST, precision="bf16-mixed")
+    assert weights(train_model(coloured_clips, tmp_path, tiny_config(), config))
+
+
+def test_tensorboard_log(coloured_clips: list[Clip], tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train_model(coloured_clips, tmp_path, tiny_config(), replace(FAST, tensorboard=True))
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    logged = [event.value for event in events.Scalars("loss")]
+    np.testing.assert_allclose(logged, pd.read_csv(tmp_path / "log.csv")["loss"], rtol=1e-5)
+
+
+def test_backbones_come_from_checkpoints(
+    coloured_clips: list[Clip], tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    config = replace(FAST, init=str(tiny_checkpoint), freeze_backbone=True)
+    trained = weights(train_model(coloured_clips, tmp_path / "run", tiny_config(), config))
+    shipped = weights(tiny_checkpoint)
+    assert torch.equal(trained["backbone.conv_stem.weight"], shipped["backbone.conv_stem.weight"])
+    with pytest.raises(FergcnError, match="found the backbone mobilenetv3_small_050"):
+        training.build_model(tiny_config(backbone="resnet10t"), config)
+
+
+def test_settings_that_make_no_sense() -> None:
+    with pytest.raises(FergcnError, match="found crop=300 above resize=256"):
+        TrainConfig(crop=300)
+    with pytest.raises(FergcnError, match="found epochs=0"):
+        TrainConfig(epochs=0)
+
+
+def test_unknown_backbone_is_one_line() -> None:
+    with pytest.raises(FergcnError, match="found the backbone vgg99, expected"):
+        training.build_model(tiny_config(backbone="vgg99"), FAST)

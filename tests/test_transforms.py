@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+import torch
+
+from fergcn.transforms import augment_clip, draw_augmentation, eval_transform, normalize
+
+
+def still_clip(size: int = 64) -> np.ndarray:
+    """Six times the same picture."""
+    image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    return np.repeat(image[None], 6, axis=0)
+
+
+@pytest.mark.parametrize("epoch", range(8))
+def test_all_frames_of_a_clip_get_the_same_draw(epoch: int) -> None:
+    frames = augment_clip(still_clip(), draw_augmentation((0, epoch, 3)), resize=40, crop=32)
+    assert frames.shape == (6, 3, 32, 32)
+    for frame in frames[1:]:
+        torch.testing.assert_close(frame, frames[0], rtol=0, atol=0)
+
+
+def test_light_changes_between_frames_survive() -> None:
+    clip = still_clip()
+    clip[3:] = clip[3:] // 2
+    frames = augment_clip(clip, draw_augmentation((0, 1, 3)), resize=40, crop=32)
+    assert frames[0].mean() - frames[5].mean() > 0.5
+
+
+def test_draws_depend_on_their_key_alone_and_cover_the_range() -> None:
+    draws = [draw_augmentation((7, epoch, clip)) for epoch in range(20) for clip in range(20)]
+    assert draws[205] == draw_augmentation((7, 10, 5))
+    assert len(set(draws)) == len(draws)
+    assert 0.4 < np.mean([draw.flip for draw in draws]) < 0.6
+    tops = np.array([draw.top for draw in draws])
+    assert tops.min() < 0.05 and tops.max() > 0.95
+    brightness = np.array([draw.brightness for draw in draws])
+    assert 0.8 <= brightness.min() < 0.82 and 1.18 < brightness.max() <= 1.2
+
+
+def test_flip_mirrors_the_crop() -> None:
+    from dataclasses import replace
+
+    draw = replace(draw_augmentation((0, 0, 0)), left=0.5, top=0.5, flip=False)
+    clip = still_clip()
+    straight = augment_clip(clip, draw, 40, 32)
+    mirrored = augment_clip(clip, replace(draw, flip=True), 40, 32)
+    torch.testing.assert_close(mirrored, straight.flip(-1))
+
+
+def test_evaluation_takes_the_centre_and_normalises() -> None:
+    faces = np.zeros((1, 40, 40, 3), dtype=np.uint8)
+    faces[:, 4:36, 4:36] = [255, 0, 0]  # red, in RGB order
+    frames = eval_transform(faces, resize=40, crop=32)
+    expected = torch.tensor([(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225])
+    torch.testing.assert_close(frames, expected[None, :, None, None].expand(1, 3, 32, 32))
+
+
+def test_normalise_takes_bytes_and_floats_alike() -> None:
+    frames = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    torch.testing.assert_close(normalize(frames), normalize(frames.float() / 255))
