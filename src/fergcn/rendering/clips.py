@@ -1,0 +1,212 @@
+"""One clip: a person, an expression and a scene become aligned face frames."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fergcn.expressions import EXPRESSIONS
+from fergcn.faces.align import similarity_transform
+from fergcn.rendering import facs, scene
+from fergcn.rendering.draw import (
+    Drawing,
+    View,
+    draw_head,
+    landmarks,
+    pose_head,
+    to_camera,
+    to_plane,
+)
+from fergcn.rendering.head import Head, load_head
+from fergcn.rendering.identity import Person, make_person
+from fergcn.rendering.rasterize import interpolate_at_pixels
+from fergcn.rendering.timing import KINDS, Kind, delayed, sample_curve
+
+Floats = NDArray[np.float32]
+
+SUPERSAMPLING = 1.5
+"""Faces are drawn this much larger than wanted, so that edges come out smooth."""
+
+MOTION_GRID = 14
+"""Side of the motion map."""
+
+DETECTOR_BIAS = np.array([0.06, 0.062])
+"""Where MTCNN puts landmarks, relative to the projected ones, in eye distances (measured)."""
+
+MAX_ACTION_DELAY = 1.5
+"""Frames by which one action may start after another."""
+
+
+@dataclass(frozen=True)
+class ClipRequest:
+    """What decides a clip: two equal requests give equal clips."""
+
+    seed: int
+    subject: int
+    expression: str
+    index: int
+    """Number of the clip among those of this subject and expression."""
+    image_size: int
+    min_frames: int
+    max_frames: int
+
+    @property
+    def subject_id(self) -> str:
+        """For example `R0-S007`: seed 0, subject 7."""
+        return f"R{self.seed}-S{self.subject:03d}"
+
+    @property
+    def clip_id(self) -> str:
+        """For example `R0-S007-happiness-1`."""
+        return f"{self.subject_id}-{self.expression}-{self.index}"
+
+    @property
+    def kind(self) -> Kind:
+        """The two kinds take turns."""
+        return KINDS[self.index % len(KINDS)]
+
+
+@dataclass(frozen=True)
+class RenderedClip:
+    """Frames of a clip and the truth about it."""
+
+    frames: NDArray[np.uint8]
+    """`(N, S, S, 3)` RGB, aligned."""
+    intensity: NDArray[np.float64]
+    """`(N,)` true intensity, 0–1; 0 everywhere in a neutral clip."""
+    apex_index: int | None
+    """Frame of the highest intensity; None in a neutral clip."""
+    apex_strength: float
+    """Intensity at the apex; 0 in a neutral clip."""
+    motion: NDArray[np.uint8]
+    """`(MOTION_GRID, MOTION_GRID)` where the expression moves the face; 255 at its maximum."""
+    attributes: dict[str, float | str]
+    """About the person."""
+
+
+@dataclass(frozen=True)
+class _Movement:
+    """What the face does in each frame."""
+
+    action_values: NDArray[np.float64]
+    """`(N, 52)`."""
+    expression_apex: NDArray[np.float64]
+    """`(52,)` what the expression adds at the apex frame."""
+    intensity: NDArray[np.float64]
+    apex_index: int
+
+
+@lru_cache(maxsize=4)
+def _person(seed: int, subject: int) -> Person:
+    return make_person(load_head(), seed, subject)
+
+
+def render_clip(request: ClipRequest) -> RenderedClip:
+    """Render one clip.
+
+    Raises:
+        FergcnError: `anny` or `numba` is not installed.
+    """
+    head = load_head()
+    person = _person(request.seed, request.subject)
+    stream = [request.seed, request.subject, 1 + EXPRESSIONS.index(request.expression)]
+    rng = np.random.default_rng([*stream, request.index])
+    num_frames = int(rng.integers(request.min_frames, request.max_frames + 1))
+    movement = _sample_movement(head, person, request, num_frames, rng)
+
+    angles = scene.sample_pose_track(num_frames, rng)
+    distance = float(rng.uniform(7, 22))
+    lighting = scene.sample_lighting(rng)
+    fold_strength = float(rng.uniform(4, 12))
+    background = scene.sample_background(rng)
+    frame_border = scene.sample_frame(rng)
+    camera = scene.sample_degradation(rng)
+    landmark_error = _sample_landmark_error(num_frames, rng)
+
+    frames = []
+    exposure = 0.0
+    motion = np.zeros((MOTION_GRID, MOTION_GRID), np.uint8)
+    for index, action_values in enumerate(movement.action_values):
+        points = to_camera(pose_head(head, person, action_values), angles[index], distance)
+        marks = landmarks(head, to_plane(points, distance)) + landmark_error[index]
+        crop_matrix = similarity_transform(marks, request.image_size)
+        view = View(angles[index], distance, _supersampled(crop_matrix))
+        size = round(SUPERSAMPLING * request.image_size)
+        image = scene.place_background(background, view.matrix, size)
+        drawing = draw_head(image, head, person, action_values, view, lighting, fold_strength)
+        if index == 0:
+            exposure = scene.auto_exposure(image, drawing.triangle_ids >= 0)
+        if index == movement.apex_index and movement.expression_apex.any():
+            moved = pose_head(head, person, action_values)
+            still = pose_head(head, person, action_values - movement.expression_apex)
+            motion = _motion_map(moved, still, view, drawing)
+        if frame_border is not None:
+            image = scene.repeat_border(image, frame_border, view.matrix)
+        face = cv2.resize(image, (request.image_size,) * 2, interpolation=cv2.INTER_AREA)
+        frames.append(scene.degrade(face.astype(np.float32), exposure, camera, rng))
+    is_neutral = request.expression == "neutral"
+    return RenderedClip(
+        frames=np.stack(frames),
+        intensity=movement.intensity,
+        apex_index=None if is_neutral else movement.apex_index,
+        apex_strength=0.0 if is_neutral else float(movement.intensity[movement.apex_index]),
+        motion=motion,
+        attributes=person.table_row,
+    )
+
+
+def _sample_movement(
+    head: Head, person: Person, request: ClipRequest, num_frames: int, rng: np.random.Generator
+) -> _Movement:
+    actions = facs.Actions(head.action_names)
+    apex = facs.sample_apex(request.expression, actions, person.expressivity, rng)
+    strength = 0.0 if request.expression == "neutral" else rng.uniform(0.15, 1.0)
+    curve, apex_index = sample_curve(request.kind, num_frames, rng)
+    delays = rng.uniform(0, MAX_ACTION_DELAY, len(actions.names))
+    expression = strength * apex * delayed(curve, delays)
+    everyday = facs.sample_everyday_movement(actions, num_frames, rng)
+    total = np.clip(person.resting_face + everyday + expression, 0, facs.MAX_ACTION)
+    return _Movement(total, expression[apex_index], strength * curve, apex_index)
+
+
+def _sample_landmark_error(num_frames: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Errors of a face detector: a bias, one error per clip and landmark, one per frame.
+
+    Returns:
+        `(N, 5, 2)` in eye distances.
+    """
+    constant = DETECTOR_BIAS + rng.normal(0, 0.02, 2) + rng.normal(0, 0.035, (5, 2))
+    return constant + rng.normal(0, 0.010, (num_frames, 5, 2))
+
+
+def _supersampled(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Let a matrix map to the pixels of the larger picture; pixel centres are at whole numbers."""
+    larger = SUPERSAMPLING * matrix
+    larger[:, 2] += (SUPERSAMPLING - 1) / 2
+    return larger
+
+
+def _motion_map(moved: Floats, still: Floats, view: View, drawing: Drawing) -> NDArray[np.uint8]:
+    """Average how far the visible surface moves in the crop, per cell of a grid.
+
+    Args:
+        moved: `(V, 3)` head with the expression.
+        still: `(V, 3)` the same head without it.
+        view: of the frame.
+        drawing: what the frame shows.
+
+    Returns:
+        `(MOTION_GRID, MOTION_GRID)`, 255 in the cell that moves most.
+    """
+    plane = [
+        to_plane(to_camera(points, view.angles, view.distance), view.distance)
+        for points in (moved, still)
+    ]
+    shift = np.linalg.norm(plane[0] - plane[1], axis=1)
+    at_pixels, _ = interpolate_at_pixels(
+        shift, drawing.triangles, drawing.triangle_ids, drawing.weights
+    )
+    cells = cv2.resize(at_pixels, (MOTION_GRID, MOTION_GRID), interpolation=cv2.INTER_AREA)
+    return np.round(255 * cells / max(float(cells.max()), 1e-6)).astype(np.uint8)

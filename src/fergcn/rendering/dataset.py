@@ -1,0 +1,338 @@
+"""A whole rendered dataset on disk: all cores, resumable, the same bytes whatever the order.
+
+Layout of a finished dataset::
+
+    rendered.json   settings and versions; written last, so it marks a complete dataset
+    clips.csv       one row per clip
+    frames.csv      true intensity of every frame
+    motion.npy      (clips, 14, 14) uint8: where each expression moves the face
+    clips/<subject_id>/<clip_id>.mp4
+
+While rendering, `in-progress/` holds the settings and what is known about each finished clip.
+"""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from fergcn.expressions import EXPRESSIONS, FergcnError
+from fergcn.video import write_video
+
+if TYPE_CHECKING:  # the renderer needs packages that only the extra `render` installs
+    from fergcn.rendering.clips import ClipRequest, RenderedClip
+
+FORMAT = 1
+"""Version of the layout on disk."""
+
+MANIFEST = "rendered.json"
+IN_PROGRESS = "in-progress"
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """Settings of a rendered dataset."""
+
+    num_subjects: int = 40
+    clips_per_expression: int = 2
+    """Clips of each subject and expression: neutral to apex, and back to neutral, in turn."""
+    expressions: tuple[str, ...] = EXPRESSIONS
+    image_size: int = 128
+    """Side of the aligned faces in pixels; even."""
+    min_frames: int = 16
+    max_frames: int = 24
+    fps: int = 25
+    seed: int = 0
+    """Two seeds share no subject."""
+    crf: int = 22
+    """Quality of the videos for x264, lower is better and larger."""
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.expressions) - set(EXPRESSIONS):
+            raise FergcnError(
+                f"found the expression {', '.join(sorted(unknown))}, expected some of "
+                f"{', '.join(EXPRESSIONS)}: correct the setting expressions"
+            )
+        if self.image_size < 32 or self.image_size % 2:
+            raise FergcnError(
+                f"found image_size {self.image_size}, expected an even number from 32: change it"
+            )
+        if not 8 <= self.min_frames <= self.max_frames:
+            raise FergcnError(
+                f"found {self.min_frames} to {self.max_frames} frames, expected a range from 8: "
+                "change min_frames or max_frames"
+            )
+        if min(self.num_subjects, self.clips_per_expression, len(self.expressions)) < 1:
+            raise FergcnError(
+                "found settings without any clip, expected at least one subject, expression and "
+                "clip: change num_subjects, expressions or clips_per_expression"
+            )
+
+
+def render_dataset(
+    output: Path,
+    config: RenderConfig | None = None,
+    workers: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Render a dataset; called again after an interruption, it goes on where it was.
+
+    The bytes depend on the settings only. With more than one worker, a script that calls this needs
+    the usual `if __name__ == "__main__":`.
+
+    Args:
+        output: folder of the dataset; it is created.
+        config: the settings.
+        workers: number of processes; None for one per core.
+        on_progress: is told the number of finished clips and of all clips.
+
+    Raises:
+        FergcnError: `anny` or `numba` is not installed; the folder holds something else, or was
+            begun with other settings; a process was killed.
+    """
+    config = config or RenderConfig()
+    manifest = _manifest(config)
+    requests = _requests(config)
+    if _is_complete(output, manifest):
+        if on_progress:
+            on_progress(len(requests), len(requests))
+        return
+    _begin(output, manifest)
+    todo = [request for request in requests if not _is_rendered(output, request)]
+    done = len(requests) - len(todo)
+    if on_progress:
+        on_progress(done, len(requests))
+    for _ in _render_all(output, config, todo, workers or _num_cores()):
+        done += 1
+        if on_progress:
+            on_progress(done, len(requests))
+    _finish(output, manifest, requests)
+
+
+def _num_cores() -> int:
+    """Cores that this process may use, which can be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _manifest(config: RenderConfig) -> dict[str, Any]:
+    try:
+        fergcn_version = version("fergcn")
+    except PackageNotFoundError:  # run from a folder
+        fergcn_version = "unknown"
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(config)))  # tuples become lists
+    return {
+        "format": FORMAT,
+        "config": settings,
+        "fergcn_version": fergcn_version,
+        "complete": True,
+    }
+
+
+def _requests(config: RenderConfig) -> list["ClipRequest"]:
+    # a missing extra is reported here, before anything is written
+    from fergcn.rendering.clips import ClipRequest
+    from fergcn.rendering.head import load_head
+
+    load_head()
+    return [
+        ClipRequest(
+            seed=config.seed,
+            subject=subject,
+            expression=expression,
+            index=index,
+            image_size=config.image_size,
+            min_frames=config.min_frames,
+            max_frames=config.max_frames,
+        )
+        for subject in range(config.num_subjects)
+        for expression in config.expressions
+        for index in range(config.clips_per_expression)
+    ]
+
+
+# --- folder --------------------------------------------------------------------------------------
+
+
+def _is_complete(output: Path, manifest: dict[str, Any]) -> bool:
+    """Whether the folder already holds just this dataset."""
+    if not (output / MANIFEST).exists():
+        return False
+    found = _read_settings(output / MANIFEST)
+    if found.get("config") != manifest["config"]:
+        raise FergcnError(
+            f"{output}: found a dataset with other settings ({_difference(found, manifest)}), "
+            "expected an empty folder: choose another folder or delete this one"
+        )
+    return True
+
+
+def _begin(output: Path, manifest: dict[str, Any]) -> None:
+    """Mark the folder as ours, or check that it is."""
+    marker = output / IN_PROGRESS / "settings.json"
+    if marker.exists():
+        found = _read_settings(marker)
+        if found != manifest:
+            raise FergcnError(
+                f"{output}: found a rendering begun with other settings "
+                f"({_difference(found, manifest)}), expected the same ones: choose another folder "
+                "or delete this one"
+            )
+        return
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise FergcnError(
+            f"{output}: found files that are not a rendering, expected an empty folder: "
+            "choose another folder"
+        )
+    _write_text(marker, json.dumps(manifest, indent=2) + "\n")
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_text())
+    except (OSError, ValueError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise FergcnError(f"{path}: found no settings, expected JSON: delete the dataset's folder")
+    return settings
+
+
+def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
+    """Name the settings that differ."""
+    old = {**found, **found.get("config", {})}
+    new = {**expected, **expected["config"]}
+    names = [name for name in new if name != "config" and old.get(name) != new[name]]
+    return ", ".join(f"{name} {old.get(name)}, not {new[name]}" for name in names)
+
+
+def _video_path(output: Path, request: "ClipRequest") -> Path:
+    return output / "clips" / request.subject_id / f"{request.clip_id}.mp4"
+
+
+def _facts_path(output: Path, request: "ClipRequest") -> Path:
+    return output / IN_PROGRESS / f"{request.clip_id}.json"
+
+
+def _is_rendered(output: Path, request: "ClipRequest") -> bool:
+    return _video_path(output, request).exists() and _facts_path(output, request).exists()
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Write a file that appears under its name only when complete."""
+    _write_bytes(path, text.encode())
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+# --- rendering -----------------------------------------------------------------------------------
+
+
+def _render_all(
+    output: Path, config: RenderConfig, requests: list["ClipRequest"], workers: int
+) -> Iterator[None]:
+    """Render clips, yielding after each one."""
+    if workers == 1 or len(requests) <= 1:
+        for request in requests:
+            _render_one(output, request, config)
+            yield
+        return
+    # spawned, not forked: a fork of a process with threads can hang
+    pool = ProcessPoolExecutor(
+        min(workers, len(requests)), mp_context=get_context("spawn"), initializer=_start_worker
+    )
+    try:
+        futures = [pool.submit(_render_one, output, request, config) for request in requests]
+        for future in as_completed(futures):
+            future.result()
+            yield
+    except BrokenProcessPool:
+        raise FergcnError(
+            f"{output}: found that a rendering process was killed, perhaps for lack of memory: "
+            "run the same command again to go on, with fewer workers"
+        ) from None
+    finally:  # also on Ctrl-C: clips that are being rendered are finished, the others not begun
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    cv2.setNumThreads(1)
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)
+
+
+def _render_one(output: Path, request: "ClipRequest", config: RenderConfig) -> None:
+    """Render one clip to disk: first its facts, then its video, whose name says it is complete."""
+    from fergcn.rendering.clips import render_clip
+
+    clip = render_clip(request)
+    facts = {
+        "row": _table_row(request, clip, config.fps),
+        "intensity": [f"{value:.4f}" for value in clip.intensity],
+        "motion": clip.motion.tolist(),
+    }
+    _write_text(_facts_path(output, request), json.dumps(facts))
+    video = _video_path(output, request)
+    video.parent.mkdir(parents=True, exist_ok=True)
+    write_video(video, clip.frames, config.fps, config.crf)
+
+
+def _table_row(request: "ClipRequest", clip: "RenderedClip", fps: int) -> dict[str, Any]:
+    return {
+        "clip_id": request.clip_id,
+        "subject_id": request.subject_id,
+        "expression": request.expression,
+        "kind": request.kind,
+        "num_frames": len(clip.frames),
+        "fps": fps,
+        "apex_index": "" if clip.apex_index is None else clip.apex_index,
+        "apex_strength": f"{clip.apex_strength:.4f}",
+        **clip.attributes,
+    }
+
+
+def _finish(output: Path, manifest: dict[str, Any], requests: list["ClipRequest"]) -> None:
+    """Collect the facts of all clips into the tables and mark the dataset as complete."""
+    facts = [json.loads(_facts_path(output, request).read_text()) for request in requests]
+    _write_text(output / "clips.csv", _csv_text([fact["row"] for fact in facts]))
+    frames = [
+        {"clip_id": fact["row"]["clip_id"], "frame_index": index, "intensity": intensity}
+        for fact in facts
+        for index, intensity in enumerate(fact["intensity"])
+    ]
+    _write_text(output / "frames.csv", _csv_text(frames))
+    motion = io.BytesIO()
+    np.save(motion, np.array([fact["motion"] for fact in facts], np.uint8))
+    _write_bytes(output / "motion.npy", motion.getvalue())
+    _write_text(output / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    shutil.rmtree(output / IN_PROGRESS)
+
+
+def _csv_text(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
