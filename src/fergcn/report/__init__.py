@@ -1,0 +1,1 @@
+"""Drawing: what was computed elsewhere, as pictures and pages."""

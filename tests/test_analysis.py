@@ -1,0 +1,380 @@
+"""From a video with a real face to tables, pictures and pages."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import skimage.data
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import tiny_config
+from fergcn.analysis import Analysis, AnalysisConfig, SegmentConfig, analyze, find_segments
+from fergcn.analysis.outputs import write_analysis, write_overlay
+from fergcn.analysis.segments import split_at_gaps
+from fergcn.analysis.stream import FACE_COLUMNS, SEGMENT_COLUMNS, plan_windows, score_windows
+from fergcn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from fergcn.expressions import EXPRESSIONS, FergcnError
+from fergcn.model import FERGCN
+from fergcn.report.page import apex_thumbnails, write_report
+from fergcn.report.timeline import plot_timeline
+from fergcn.video import read_frames, write_video
+from test_video import write_with_times
+
+ASTRONAUT = skimage.data.astronaut()[40:240, 130:330]
+FACE_CENTRE = (94, 78)
+"""Middle of the face in that cut, x and y."""
+FPS = 10
+
+
+def scene(faces: Sequence[tuple[int, int]], width: int = 480, height: int = 240) -> np.ndarray:
+    """Dark picture with the astronaut's cut at each of the places, its upper left corner there."""
+    image = np.full((height, width, 3), 40, dtype=np.uint8)
+    for x, y in faces:
+        right, bottom = min(width, x + 200), min(height, y + 200)
+        image[y:bottom, x:right] = ASTRONAUT[: bottom - y, : right - x]
+    return image
+
+
+def write_scenes(path: Path, scenes: Sequence[Sequence[tuple[int, int]]]) -> Path:
+    write_video(path, (scene(faces) for faces in scenes), fps=FPS, crf=18)
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    torch.manual_seed(0)
+    model = FERGCN(tiny_config(num_classes=8))
+    with torch.no_grad():  # as made, it answers 1/8 each whatever it sees
+        model.projection.weight.mul_(20)
+        model.head.classifier.weight.mul_(20)
+    directory = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    save_checkpoint(directory, model, expressions=EXPRESSIONS, resize=40, crop=32)
+    return load_checkpoint(directory)
+
+
+@pytest.fixture(scope="module")
+def panned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A face that moves to the right for 11 frames."""
+    path = tmp_path_factory.mktemp("video") / "panned.mp4"
+    return write_scenes(path, [[(20 * step, 10)] for step in range(11)])
+
+
+@pytest.fixture(scope="module")
+def result(panned: Path, checkpoint: Checkpoint) -> Analysis:
+    return analyze(panned, checkpoint)
+
+
+def test_moving_face_keeps_its_number_and_its_box(result: Analysis) -> None:
+    frames = result.frames
+    assert list(frames.columns) == [*FACE_COLUMNS, *EXPRESSIONS]
+    assert list(frames["frame_index"]) == list(range(11))
+    assert list(frames["track_id"]) == [0] * 11
+    np.testing.assert_allclose(frames["time_s"], np.arange(11) / FPS, atol=1e-6)
+    centre_x = (frames["x1"] + frames["x2"]) / 2 - 20 * np.arange(11)
+    centre_y = (frames["y1"] + frames["y2"]) / 2 - 10
+    assert (abs(centre_x - FACE_CENTRE[0]) < 15).all()
+    assert (abs(centre_y - FACE_CENTRE[1]) < 20).all()
+
+
+def test_numbers_in_the_tables_fit_together(result: Analysis) -> None:
+    probs = result.frames[list(EXPRESSIONS)]
+    np.testing.assert_allclose(probs.sum(axis=1), 1)
+    np.testing.assert_allclose(result.frames["intensity"], 1 - probs["neutral"])
+    assert list(result.frames["expression"]) == list(probs.idxmax(axis=1))
+    np.testing.assert_allclose(result.windows[list(EXPRESSIONS)].sum(axis=1), 1)
+    assert list(result.segments.columns) == list(SEGMENT_COLUMNS)
+    assert result.num_faces == result.summary["counts"]["faces"] == 11
+    # N = 4 and stride 4 of 11 frames: the last window is moved back to end with the last frame.
+    assert list(result.windows["start_frame"]) == [0, 4, 7]
+    assert list(result.windows["end_frame"]) == [3, 7, 10]
+    timings = result.summary["timings_s"]
+    assert {"decode", "detect", "align", "backbone", "head"} < timings.keys()
+    assert sum(timings.values()) - timings["total"] <= timings["total"] + 0.01
+
+
+def test_batch_size_has_no_influence(
+    panned: Path, checkpoint: Checkpoint, result: Analysis
+) -> None:
+    other = analyze(panned, checkpoint, AnalysisConfig(batch_size=3))
+    pd.testing.assert_frame_equal(other.frames, result.frames, rtol=1e-4, atol=1e-5)
+    pd.testing.assert_frame_equal(other.windows, result.windows, rtol=1e-4, atol=1e-5)
+
+
+def test_every_frame_is_reported_as_progress(panned: Path, checkpoint: Checkpoint) -> None:
+    calls: list[tuple[int, int | None]] = []
+    analyze(panned, checkpoint, on_progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(done, 11) for done in range(1, 12)]
+
+
+def test_two_faces_are_two_tracks(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    path = write_scenes(tmp_path / "two.mp4", [[(5 * step, 10), (250, 10)] for step in range(6)])
+    result = analyze(path, checkpoint)
+    assert list(result.frames["track_id"]) == [0, 1] * 6
+    assert list(result.frames["frame_index"]) == [index for index in range(6) for _ in range(2)]
+    assert (result.frames.query("track_id == 0")["x2"] < 250).all()
+    assert [track["track_id"] for track in result.summary["tracks"]] == [0, 1]
+
+
+def test_face_that_leaves_and_comes_back(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    here, away = [[(100, 10)]], [[]]
+    path = write_scenes(
+        tmp_path / "back.mp4", here * 5 + away * 8 + here * 5 + away * 12 + here * 3
+    )
+    result = analyze(path, checkpoint)
+    ids = result.frames["track_id"]
+    assert len(result.frames) == 33
+    assert ids[5:13].isna().all() and ids[18:30].isna().all()
+    assert list(ids[13:18]) == [0] * 5  # 0.8 s is within keep_lost_s
+    assert list(ids[30:]) == [1] * 3  # 1.2 s is not
+    empty = result.frames.loc[5, ["x1", "face_confidence", "expression", "intensity", *EXPRESSIONS]]
+    assert empty.isna().all()
+    bridges = (result.windows["start_frame"] < 13) & (result.windows["end_frame"] >= 13)
+    assert not bridges.any()
+    assert result.summary["counts"]["frames_with_face"] == 13
+
+
+def test_face_seen_for_a_moment_is_a_false_alarm(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    moment = [[(10, 10)], [(10, 10), (250, 10)], [(250, 10)], [(250, 10)]]
+    path = write_scenes(tmp_path / "moment.mp4", moment)
+    frames = analyze(path, checkpoint).frames
+    assert frames["track_id"].isna().tolist() == [True, False, False, False]
+    assert frames["track_id"].dropna().eq(0).all() and (frames["x1"].dropna() > 200).all()
+    every = analyze(path, checkpoint, AnalysisConfig(min_track_frames=1)).frames
+    assert every["track_id"].tolist() == [0, 0, 1, 1, 1]
+
+
+def test_video_of_one_picture(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    result = analyze(write_scenes(tmp_path / "one.mp4", [[(100, 10)]]), checkpoint)
+    assert result.num_faces == len(result.windows) == 1
+
+
+def test_video_without_a_face_is_a_good_result(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    path = write_scenes(tmp_path / "none.mp4", [[]] * 3)
+    result = analyze(path, checkpoint)
+    assert result.num_faces == 0
+    assert len(result.frames) == 3 and result.frames["track_id"].isna().all()
+    assert result.windows.empty and result.segments.empty
+    assert "no face" in result.summary["warnings"][0]
+    write_analysis(result, tmp_path / "out")
+    assert len(pd.read_csv(tmp_path / "out" / "frames.csv")) == 3
+    write_report(result, tmp_path / "report.html", path)
+    write_overlay(path, result, tmp_path / "overlay.mp4")
+    assert len(list(read_frames(tmp_path / "overlay.mp4"))) == 3
+
+
+def test_bad_input_is_named(tmp_path: Path, panned: Path, checkpoint: Checkpoint) -> None:
+    with pytest.raises(FergcnError, match="found nothing there"):
+        analyze(tmp_path / "missing.mp4", checkpoint)
+    with pytest.raises(FergcnError, match="stride 5, expected at most the 4 frames"):
+        analyze(panned, checkpoint, AnalysisConfig(stride=5))
+    with pytest.raises(FergcnError, match="found device nonsense"):
+        analyze(panned, checkpoint, AnalysisConfig(device="nonsense"))
+    with pytest.raises(ValueError, match="min_face_size=5"):
+        AnalysisConfig(min_face_size=5)
+    with pytest.raises(ValueError, match="stride=0"):
+        AnalysisConfig(stride=0)
+
+
+@pytest.mark.parametrize("length", [1, 3, 4, 5, 10])
+def test_shared_features_give_the_same_logits_as_the_whole_network(
+    checkpoint: Checkpoint, length: int
+) -> None:
+    """Windows that share cached features against `model(frames)` on each window's pictures."""
+    model = checkpoint.model
+    frames = torch.rand(length, 3, 32, 32, generator=torch.Generator().manual_seed(length))
+    windows = plan_windows(np.arange(length) / 25, 4, stride=2, max_gap_s=0.5)
+    with torch.inference_mode():
+        features = model.frame_features(frames)
+        frame_probs, window_probs = score_windows(model, features, windows)
+        direct = model(frames[torch.from_numpy(windows)])
+        by_position = model.head.classifier(model.head.frame_outputs(features[windows]))
+    np.testing.assert_allclose(window_probs, direct.softmax(1), rtol=1e-3, atol=1e-5)
+    for frame in range(length):
+        mean = by_position[torch.from_numpy(windows == frame)].mean(dim=0)
+        np.testing.assert_allclose(frame_probs[frame], mean.softmax(0), rtol=1e-3, atol=1e-5)
+
+
+def test_frames_add_up_to_their_window(checkpoint: Checkpoint) -> None:
+    """Eq. 8: with one window, the weighted mean of the frames' logits is the window's."""
+    head = checkpoint.model.head
+    with torch.inference_mode():
+        features = torch.randn(1, 4, 16)
+        logits = head.classifier(head.frame_outputs(features))
+        torch.testing.assert_close(head.fusion_weights() @ logits, head(features))
+
+
+def test_number_of_windows() -> None:
+    time_s = np.arange(20) / 25
+
+    def windows(length: int) -> list[list[int]]:
+        return plan_windows(time_s[:length], 4, stride=3, max_gap_s=0.5).tolist()
+
+    assert windows(0) == []
+    assert windows(1) == [[0, 0, 0, 0]]
+    assert windows(3) == [[0, 1, 1, 2]]
+    assert windows(4) == [[0, 1, 2, 3]]
+    assert windows(5) == [[0, 1, 2, 3], [1, 2, 3, 4]]
+    assert windows(7) == [[0, 1, 2, 3], [3, 4, 5, 6]]
+
+
+times = st.lists(st.floats(0.01, 1), min_size=1, max_size=40).map(np.cumsum)
+
+
+@given(times, st.integers(1, 6), st.data())
+def test_windows_cover_every_frame_and_bridge_no_gap(
+    time_s: np.ndarray, num_frames: int, data: st.DataObject
+) -> None:
+    stride = data.draw(st.integers(1, num_frames))
+    windows = plan_windows(time_s, num_frames, stride, max_gap_s=0.5)
+    assert set(windows.flatten()) == set(range(len(time_s)))
+    assert (np.diff(windows, axis=1) >= 0).all()
+    runs = split_at_gaps(time_s, 0.5)
+    assert all(any(run.start <= w[0] and w[-1] < run.stop for run in runs) for w in windows)
+
+
+def segments_of(intensity: Sequence[float], names: str = "", **changes: float) -> list[tuple]:
+    """Segments of a face at 10 frames/s; `names` has an h or an s for each frame."""
+    expressions = ("happiness", "sadness", "neutral")
+    values = np.array(intensity)
+    happy = np.array([name == "h" for name in names or "h" * len(values)], dtype=bool)
+    probs = np.stack([values * happy, values * ~happy, 1 - values], axis=1)
+    config = SegmentConfig(**{"min_length_s": 0.2, "merge_gap_s": 0.1} | changes)
+    found = find_segments(np.arange(len(values)) / 10, values, probs, expressions, config)
+    return [(s.expression, s.onset_s, s.apex_s, s.offset_s, s.peak_intensity) for s in found]
+
+
+def test_segment_has_onset_apex_and_offset() -> None:
+    assert segments_of([0, 0.3, 0.4, 0.6, 0.9, 0.4, 0.3, 0.45, 0]) == [
+        ("happiness", 0.2, 0.4, 0.5, 0.9)
+    ]
+
+
+def test_what_stays_below_the_onset_threshold_or_is_short_is_no_segment() -> None:
+    assert segments_of([0, 0.4, 0.49, 0.4, 0]) == []
+    assert segments_of([0, 0, 0.9, 0.9, 0, 0]) == []
+    assert segments_of([]) == []
+
+
+def test_short_gaps_are_closed_and_long_ones_are_not() -> None:
+    values = [0.8, 0.8, 0.8, 0, 0.9, 0.9, 0.9]
+    assert segments_of(values, merge_gap_s=0.21) == [("happiness", 0, 0.4, 0.6, 0.9)]
+    assert len(segments_of(values, merge_gap_s=0.15)) == 2
+
+
+def test_expression_that_turns_into_another_is_divided() -> None:
+    values = [0.8] * 8 + [0.9] * 8
+    assert segments_of(values, "s" * 8 + "h" * 8) == [
+        ("sadness", 0, 0, 0.7, 0.8),
+        ("happiness", 0.8, 0.8, 1.5, 0.9),
+    ]
+    assert segments_of(values, "s" * 6 + "hs" + "s" * 8) == [("sadness", 0, 0.8, 1.5, 0.9)]
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 0.8), *[st.floats(0, 1)] * 3), min_size=1, max_size=60))
+@settings(max_examples=100, deadline=None)
+def test_segments_keep_their_promises(rows: list[tuple[float, ...]]) -> None:
+    values = np.array(rows)
+    time_s, probs = values[:, 0].cumsum(), values[:, 1:] + 0.01
+    probs /= probs.sum(axis=1, keepdims=True)
+    config = SegmentConfig()
+    segments = find_segments(
+        time_s, 1 - probs[:, 2], probs, ("anger", "fear", "neutral"), config, max_gap_s=0.5
+    )
+    for segment in segments:
+        assert segment.onset_s <= segment.apex_s <= segment.offset_s
+        assert segment.offset_s - segment.onset_s > config.min_length_s - 1e-5
+        assert config.onset_threshold <= segment.peak_intensity <= 1
+        assert segment.expression in ("anger", "fear")
+        inside = (time_s >= segment.onset_s) & (time_s <= segment.offset_s)
+        assert np.diff(time_s[inside]).max() < 0.5 + 1e-5
+        assert segment.peak_intensity == (1 - probs[inside, 2]).max()
+    for before, after in pairwise(segments):
+        assert before.offset_s < after.onset_s
+
+
+def with_segment(result: Analysis) -> Analysis:
+    """The same with one segment, whatever the network with random weights thinks."""
+    row = (0, "happiness", 0.2, 0.5, 0.9, 0.9)
+    return replace(result, segments=pd.DataFrame([row], columns=list(SEGMENT_COLUMNS)))
+
+
+def test_written_tables_read_back(tmp_path: Path, result: Analysis) -> None:
+    out = tmp_path / "new" / "panned"
+    write_analysis(with_segment(result), out)
+    assert sorted(entry.name for entry in out.iterdir()) == [
+        *("frames.csv", "frames.parquet", "segments.csv", "summary.json", "timeline.png"),
+        "windows.csv",
+    ]
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "frames.parquet"), result.frames)
+    read = pd.read_csv(out / "frames.csv", dtype={"track_id": "Int64"})
+    pd.testing.assert_frame_equal(read, result.frames, check_dtype=False)
+    assert json.loads((out / "summary.json").read_text())["counts"]["tracks"] == 1
+
+
+def test_result_is_replaced_and_other_files_stay(tmp_path: Path, result: Analysis) -> None:
+    out = tmp_path / "panned"
+    write_analysis(result, out)
+    (out / "report.html").write_text("of the previous result")
+    (out / "notes.txt").write_text("mine")
+    write_analysis(result, out)
+    names = {entry.name for entry in out.iterdir()}
+    assert "notes.txt" in names and "report.html" not in names
+    assert [entry.name for entry in tmp_path.iterdir()] == ["panned"]
+    (tmp_path / "file").touch()
+    with pytest.raises(FergcnError, match="found a file"):
+        write_analysis(result, tmp_path / "file")
+
+
+def test_overlay_shows_every_frame_with_a_box(
+    tmp_path: Path, panned: Path, result: Analysis
+) -> None:
+    write_overlay(panned, result, tmp_path / "overlay.mp4")
+    frames = list(read_frames(tmp_path / "overlay.mp4"))
+    assert len(frames) == 11
+    assert frames[0].image.shape[0] > 240 and frames[0].image.shape[1] == 480
+    original = next(read_frames(panned)).image
+    changed = np.abs(frames[0].image[:240].astype(int) - original).max(axis=2) > 60
+    rows, columns = np.nonzero(changed)
+    box = result.frames.loc[0]
+    assert abs(columns.min() - box["x1"]) < 5 and abs(rows.max() - box["y2"]) < 5
+
+
+def test_overlay_keeps_the_times_of_a_varying_frame_rate(
+    tmp_path: Path, checkpoint: Checkpoint
+) -> None:
+    path, times_ms = tmp_path / "varying.mp4", [0, 100, 600, 700, 800]
+    write_with_times(path, times_ms)
+    write_overlay(path, analyze(path, checkpoint), tmp_path / "overlay.mp4")
+    changes = [0.0]
+    frames = list(read_frames(tmp_path / "overlay.mp4"))
+    for before, after in pairwise(frames):
+        if abs(after.image[30, 30].mean() - before.image[30, 30].mean()) > 4:
+            changes.append(after.time_s)
+    np.testing.assert_allclose(changes, np.array(times_ms) / 1000, atol=0.051)
+
+
+def test_timeline_has_a_panel_for_each_face(result: Analysis) -> None:
+    figure = plot_timeline(with_segment(result))
+    assert [axes.get_ylabel() for axes in figure.axes] == ["face 0\nprobability"]
+    assert "happiness" in [text.get_text() for text in figure.axes[0].texts]
+
+
+def test_page_is_self_contained_and_escapes_names(
+    tmp_path: Path, panned: Path, result: Analysis
+) -> None:
+    video = result.summary["video"] | {"file": "<script>alert(1)</script> & co.mp4"}
+    named = replace(with_segment(result), summary=result.summary | {"video": video})
+    assert apex_thumbnails(panned, named, size=64)[0].shape == (64, 64, 3)
+    write_report(named, tmp_path / "report.html", panned)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page and "&lt;script&gt;" in page
+    assert all(link.startswith("data:") for link in re.findall(r'(?:src|href)="([^"]*)"', page))
+    assert page.count("data:image/jpeg") == 1

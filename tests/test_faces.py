@@ -1,0 +1,171 @@
+"""Detection, tracking and alignment, with a real face."""
+
+import numpy as np
+import pytest
+import skimage.data
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skimage.transform import SimilarityTransform
+
+from fergcn.faces.align import LANDMARK_TEMPLATE, align_face, similarity_transform
+from fergcn.faces.detect import Detection, FaceDetector
+from fergcn.faces.track import Tracker
+
+ASTRONAUT = skimage.data.astronaut()[:320, 60:380]
+FACE_CENTRE = (164, 118)
+"""Middle of the face in that cut, x and y."""
+
+
+def detection(x: float, y: float, size: float = 50, confidence: float = 1) -> Detection:
+    """A face without a picture, its centre at x and y."""
+    corner = np.array([x, y]) - size / 2
+    return Detection(
+        np.array([*corner, *(corner + size)]), corner + LANDMARK_TEMPLATE * size, confidence
+    )
+
+
+@pytest.fixture(scope="module")
+def detector() -> FaceDetector:
+    return FaceDetector(min_face_size=40)
+
+
+def test_face_is_found_where_it_is(detector: FaceDetector) -> None:
+    (face,) = detector(ASTRONAUT)
+    left, top, right, bottom = face.xyxy
+    assert left < FACE_CENTRE[0] < right and top < FACE_CENTRE[1] < bottom
+    assert 60 < right - left < 130 and 80 < bottom - top < 160
+    assert 0.9 <= face.confidence <= 1
+    eye_left, eye_right, nose, mouth_left, mouth_right = face.landmarks
+    assert eye_left[0] < nose[0] < eye_right[0] and mouth_left[0] < mouth_right[0]
+    assert max(eye_left[1], eye_right[1]) < nose[1] < min(mouth_left[1], mouth_right[1])
+
+
+def test_two_faces_come_from_left_to_right(detector: FaceDetector) -> None:
+    faces = detector(np.concatenate([ASTRONAUT, ASTRONAUT[:, ::-1]], axis=1))
+    assert len(faces) == 2
+    assert faces[0].xyxy[2] < 320 < faces[1].xyxy[0]
+
+
+def test_box_ends_with_the_picture(detector: FaceDetector) -> None:
+    half = np.ascontiguousarray(ASTRONAUT[80:, : FACE_CENTRE[0] + 25])
+    for face in FaceDetector(40, min_confidence=0)(half):
+        assert (face.xyxy >= 0).all()
+        assert (face.xyxy <= [half.shape[1], half.shape[0]] * 2).all()
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(1, 1), (1, 500), (11, 11), (12, 12), (39, 41), (40, 13), (13, 700)]
+)
+@pytest.mark.parametrize("content", ["black", "noise"])
+def test_tiny_and_odd_pictures_have_no_face(
+    detector: FaceDetector, height: int, width: int, content: str
+) -> None:
+    image = np.zeros((height, width, 3), dtype=np.uint8)
+    if content == "noise":
+        image = np.random.default_rng(0).integers(0, 256, image.shape, dtype=np.uint8)
+    assert detector(image) == []
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 12"):
+        FaceDetector(min_face_size=5)
+
+
+@given(
+    angle=st.floats(-3, 3),
+    scale=st.floats(0.2, 8),
+    shift=st.tuples(st.floats(-500, 500), st.floats(-500, 500)),
+    noise=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=50, deadline=None)
+def test_similarity_agrees_with_skimage(
+    angle: float, scale: float, shift: tuple[float, float], noise: int
+) -> None:
+    jitter = np.random.default_rng(noise).normal(0, 0.03, (5, 2))
+    place = SimilarityTransform(scale=scale, rotation=angle, translation=shift)
+    landmarks = place((LANDMARK_TEMPLATE + jitter) * 100)
+    expected = SimilarityTransform.from_estimate(landmarks, LANDMARK_TEMPLATE * 224.0)
+    np.testing.assert_allclose(
+        similarity_transform(landmarks, 224), expected.params[:2], rtol=1e-5, atol=1e-4
+    )
+
+
+def test_aligned_face_has_its_landmarks_on_the_template(detector: FaceDetector) -> None:
+    (face,) = detector(ASTRONAUT)
+    crop = align_face(ASTRONAUT, face.landmarks, 200)
+    assert crop.shape == (200, 200, 3) and crop.dtype == np.uint8
+    (again,) = detector(crop)
+    assert np.abs(again.landmarks / 200 - LANDMARK_TEMPLATE).mean() < 0.04
+
+
+def test_turned_face_is_aligned_upright(detector: FaceDetector) -> None:
+    """A picture turned by 90° with its landmarks gives the same crop."""
+    (face,) = detector(ASTRONAUT)
+    height = ASTRONAUT.shape[0]
+    turned = np.ascontiguousarray(np.rot90(ASTRONAUT, k=-1))  # clockwise: x' = height − 1 − y
+    landmarks = np.stack([height - 1 - face.landmarks[:, 1], face.landmarks[:, 0]], axis=1)
+    difference = align_face(turned, landmarks, 128).astype(int) - align_face(
+        ASTRONAUT, face.landmarks, 128
+    )
+    assert np.abs(difference).mean() < 1
+
+
+def test_numbers_follow_the_order_of_appearance() -> None:
+    tracker = Tracker()
+    assert tracker.update([detection(400, 100), detection(100, 100)]) == [1, 0]
+    assert tracker.update([detection(102, 100), detection(398, 100), detection(250, 300)]) == [
+        *(0, 1, 2)
+    ]
+
+
+def test_crossing_faces_keep_their_numbers() -> None:
+    tracker = Tracker()
+    ids = [
+        tracker.update([detection(100 + 8 * step, 100), detection(420 - 8 * step, 130)])
+        for step in range(41)
+    ]
+    assert ids == [[0, 1]] * 41
+
+
+def test_face_that_comes_back_in_time_gets_its_number_again() -> None:
+    for away, expected in ((10, 0), (11, 1)):
+        tracker = Tracker(max_missed=10)
+        assert tracker.update([detection(100, 100)]) == [0]
+        for _ in range(away):
+            assert tracker.update([]) == []
+        assert tracker.update([detection(110, 105)]) == [expected]
+
+
+def test_another_place_or_size_is_another_face() -> None:
+    for other in (detection(300, 100), detection(100, 100, size=150)):
+        tracker = Tracker()
+        tracker.update([detection(100, 100)])
+        assert tracker.update([other]) == [1]
+
+
+positions = st.tuples(st.floats(0, 600), st.floats(0, 400), st.floats(20, 120))
+scenes = st.lists(st.lists(positions, max_size=5, unique=True), min_size=1, max_size=8)
+
+
+@given(scenes, st.randoms(use_true_random=False))
+@settings(max_examples=100, deadline=None)
+def test_order_of_detections_has_no_influence(scene: list, random: object) -> None:
+    plain, shuffled = Tracker(), Tracker()
+    for frame in scene:
+        detections = [detection(*face) for face in frame]
+        order = list(range(len(detections)))
+        random.shuffle(order)
+        ids = plain.update(detections)
+        assert shuffled.update([detections[i] for i in order]) == [ids[i] for i in order]
+        assert len(set(ids)) == len(ids)
+
+
+@given(scenes)
+@settings(max_examples=50, deadline=None)
+def test_numbers_appear_without_holes(scene: list) -> None:
+    tracker = Tracker(max_missed=2)
+    known = 0
+    for frame in scene:
+        new = [i for i in tracker.update([detection(*face) for face in frame]) if i >= known]
+        assert sorted(new) == list(range(known, known + len(new)))
+        known += len(new)
