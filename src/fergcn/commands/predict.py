@@ -57,6 +57,14 @@ def predict(
             except FergcnError as error:
                 print(f"fergcn: {error}", file=sys.stderr)
                 failed = True
+            except OSError as error:
+                where, why = error.filename or output / name, error.strerror or error
+                print(
+                    f"fergcn: {video}: found {where} can't be written ({why}), "
+                    "expected a folder with room: choose another with -o",
+                    file=sys.stderr,
+                )
+                failed = True
             else:
                 print_answer(video, analysis, output / name)
     return int(failed)

@@ -1,5 +1,6 @@
 """Progress bars on stderr; none where stderr is not a terminal."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -8,7 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import TimeRemainingColumn as Remaining
 
 stderr = Console(stderr=True)
-stdout = Console()
+stdout = Console(quiet=os.environ.get("LOCAL_RANK", "0") != "0")
+"""Of several processes that train together, the first one speaks."""
 
 Report = Callable[[str, int, int | None], None]
 

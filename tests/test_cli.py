@@ -1,0 +1,272 @@
+"""The command line from end to end, failures included."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from skimage.data import astronaut
+
+from conftest import TINY
+from fergcn.cli import COMMANDS, main
+from fergcn.clips import Clip
+from fergcn.video import write_video
+
+NETWORK = ["--backbone", TINY, "--no-pretrained", "--num-frames", "4", "--feature-dim", "16"]
+TRAINING = ["--epochs", "2", "--resize", "40", "--crop", "32", "--accelerator", "cpu"]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Run the command line in this process → (exit code, stdout, stderr)."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fergcn", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def dataset(coloured_clips: list[Clip], tmp_path: Path) -> Path:
+    """The coloured clips in the layout that fergcn render writes."""
+    root = tmp_path / "dataset"
+    clip_rows, frame_rows = [], []
+    for clip in coloured_clips:
+        target = root / "clips" / clip.subject_id / f"{clip.clip_id}.mp4"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip.path, target)
+        row = {"clip_id": clip.clip_id, "subject_id": clip.subject_id}
+        clip_rows.append(
+            row | {"expression": clip.expression, "kind": "onset_apex", "apex_index": 4}
+        )
+        frame_rows += [
+            {"clip_id": clip.clip_id, "frame_index": i, "intensity": i / 8} for i in range(5)
+        ]
+    for name, rows in (("clips.csv", clip_rows), ("frames.csv", frame_rows)):
+        with (root / name).open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    np.save(root / "motion.npy", np.zeros((len(coloured_clips), 14, 14), dtype=np.uint8))
+    (root / "rendered.json").write_text(json.dumps({"format": 1, "complete": True}))
+    return root
+
+
+@pytest.fixture(scope="module")
+def face_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real face that drifts through the picture for twenty frames."""
+    path = tmp_path_factory.mktemp("videos") / "astronaut.mp4"
+    image = astronaut()
+    write_video(path, [image[:256, 80 + 2 * i : 400 + 2 * i] for i in range(20)], fps=25)
+    return path
+
+
+def is_one_line(text: str) -> bool:
+    return text.count("\n") == 1 and "Traceback" not in text
+
+
+def test_help_names_every_command_and_is_quick(run) -> None:
+    code, out, _ = run("--help")
+    assert code == 0
+    assert all(name in out for name in COMMANDS)
+    loaded = (
+        "import sys, fergcn.cli; print([m for m in ('torch', 'pandas', 'cv2') if m in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", loaded], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(run, command: str) -> None:
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert "Usage: fergcn" in out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["fly"], ["train"], ["crossval", "rendered", "--folds", "many"], ["predict"]]
+)
+def test_wrong_usage_is_exit_2(run, arguments: list[str]) -> None:
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert err
+
+
+def test_train_then_evaluate(run, dataset: Path, tmp_path: Path) -> None:
+    run_dir, scores = tmp_path / "run", tmp_path / "scores.json"
+    code, out, err = run("train", "rendered", dataset, "-o", run_dir, *NETWORK, *TRAINING)
+    assert (code, str(run_dir / "checkpoint") in out) == (0, True), err
+    assert len(pd.read_csv(run_dir / "log.csv")) == 2
+    code, out, err = run(
+        "evaluate", "rendered", dataset, "--checkpoint", run_dir / "checkpoint", "--json", scores
+    )
+    assert code == 0, err
+    content = json.loads(scores.read_text())
+    assert content["count"] == 12
+    assert np.sum(content["confusion"]) == 12
+    assert content["accuracy"] == pytest.approx(np.trace(content["confusion"]) / 12)
+    assert f"{content['accuracy']:.3f}" in out
+
+
+def test_crossval_prints_folds_and_confusion(run, dataset: Path, tmp_path: Path) -> None:
+    arguments = ["--folds", "3", "--freeze-backbone", "-o", tmp_path / "cv", *NETWORK, *TRAINING]
+    code, out, err = run("crossval", "rendered", dataset, *arguments)
+    assert code == 0, err
+    assert "12 clips, 3 folds" in out
+    assert "anger (4)" in out
+    assert len(pd.read_csv(tmp_path / "cv" / "predictions.csv")) == 12
+    again = run("crossval", "rendered", dataset, *arguments)
+    assert again == (0, out, "")
+
+
+def test_settings_come_from_a_file_and_flags_win(run, dataset: Path, tmp_path: Path) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text("[train]\nepochs = 1\nseed = 7\nfreeze-backbone = true\n")
+    code, _, err = run(
+        *("train", "rendered", dataset, "-o", tmp_path / "run", "--config", config),
+        *(*NETWORK, "--resize", "40", "--crop", "32", "--seed", "8"),
+    )
+    assert code == 0, err
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())["training"]
+    assert (settings["epochs"], settings["seed"], settings["freeze_backbone"]) == (1, 8, True)
+
+
+def test_predict_writes_what_the_contract_says(run, face_video: Path, tmp_path: Path) -> None:
+    code, out, err = run(
+        "predict", face_video, "-o", tmp_path, "--overlay", "--report", "--stride", "2"
+    )
+    assert code == 0, err
+    directory = tmp_path / "astronaut"
+    assert str(directory) in out.replace("\n", "")
+    assert sorted(path.name for path in directory.iterdir()) == sorted(
+        [
+            "frames.csv",
+            "frames.parquet",
+            "windows.csv",
+            "segments.csv",
+            "summary.json",
+            "timeline.png",
+            "overlay.mp4",
+            "report.html",
+        ]
+    )
+    frames = pd.read_csv(directory / "frames.csv")
+    assert ",".join(frames.columns) == (
+        "frame_index,time_s,track_id,x1,y1,x2,y2,face_confidence,expression,intensity,"
+        "anger,contempt,disgust,fear,happiness,sadness,surprise,neutral"
+    )
+    assert frames["frame_index"].tolist() == list(range(20))
+    assert frames["track_id"].tolist() == [0] * 20
+    assert frames["intensity"].between(0, 1).all()
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["settings"]["stride"] == 2
+    assert len(summary["checkpoint"]["sha256"]) == 64
+
+
+def test_predict_goes_on_after_bad_videos(run, face_video: Path, tmp_path: Path) -> None:
+    empty, text, cut = (tmp_path / name for name in ("empty.mp4", "text.mp4", "cut.mp4"))
+    empty.touch()
+    text.write_text("not a video")
+    cut.write_bytes(face_video.read_bytes()[:200])
+    code, out, err = run(
+        "predict", tmp_path / "none.mp4", empty, text, cut, face_video, "-o", tmp_path / "out"
+    )
+    assert code == 1
+    lines = err.splitlines()
+    assert len(lines) == 4
+    for line, name in zip(lines, ("none", "empty", "text", "cut"), strict=True):
+        assert f"{name}.mp4: found" in line
+        assert "expected" in line
+    assert "20 of 20 frames show a face" in out
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["astronaut"]
+
+
+def test_videos_of_one_name_keep_apart(run, face_video: Path, tmp_path: Path) -> None:
+    other = tmp_path / "astronaut.mp4"
+    shutil.copy(face_video, other)
+    code, _, err = run("predict", face_video, other, "-o", tmp_path / "out")
+    assert code == 0, err
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["astronaut", "astronaut-2"]
+
+
+def test_a_video_without_faces_is_an_answer(run, tmp_path: Path) -> None:
+    video = tmp_path / "grey.mp4"
+    write_video(video, [np.full((120, 160, 3), 90, dtype=np.uint8)] * 8, fps=25)
+    code, out, err = run("predict", video, "-o", tmp_path)
+    assert code == 0
+    assert "0 of 8 frames show a face" in out
+    assert "found no face" in err
+    frames = pd.read_csv(tmp_path / "grey" / "frames.csv")
+    assert len(frames) == 8
+    assert frames["track_id"].isna().all()
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_not_a_checkpoint_is_one_line(run, command: str, face_video: Path, tmp_path: Path) -> None:
+    target = face_video if command == "predict" else "rendered"
+    code, _, err = run(command, target, "--checkpoint", tmp_path / "none")
+    assert code == 1
+    assert is_one_line(err)
+    assert "found no such folder, expected a checkpoint" in err
+
+
+def break_dataset(root: Path, how: str) -> None:
+    if how == "missing":
+        shutil.rmtree(root)
+    elif how == "layout":
+        (root / "rendered.json").unlink()
+    elif how == "clip":
+        next(root.rglob("*.mp4")).unlink()
+    elif how == "video":
+        next(root.rglob("*.mp4")).write_bytes(b"broken")
+    elif how == "table":
+        (root / "clips.csv").write_text("")
+
+
+@pytest.mark.parametrize("how", ["missing", "layout", "clip", "video", "table"])
+def test_a_wrong_dataset_is_one_line(run, dataset: Path, tmp_path: Path, how: str) -> None:
+    break_dataset(dataset, how)
+    code, out, err = run("train", "rendered", dataset, "-o", tmp_path / "run", *NETWORK, *TRAINING)
+    assert code == 1
+    assert is_one_line(err), err
+    assert "found" in err and "expected" in err
+    assert out == ""
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_unknown_names_are_one_line(run, dataset: Path, tmp_path: Path) -> None:
+    code, _, err = run("train", "imagenet", dataset)
+    assert (code, is_one_line(err)) == (1, True)
+    assert "found the dataset imagenet, expected one of rendered" in err
+    code, _, err = run(
+        "train", "rendered", dataset, "-o", tmp_path / "x", "--backbone", "vgg99", "--no-pretrained"
+    )
+    assert (code, is_one_line(err)) == (1, True)
+    assert "found the backbone vgg99" in err
+
+
+def test_datasets_counts_what_ships(run) -> None:
+    code, out, _ = run("datasets")
+    assert code == 0
+    assert "rendered-apex" in out
+
+
+def test_module_and_exit_code_as_a_real_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fergcn", "predict", str(tmp_path / "none.mp4")]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert is_one_line(result.stderr)
+    assert list(tmp_path.iterdir()) == []
