@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from conftest import tiny_config
 from fergcn.analysis import Analysis, AnalysisConfig, SegmentConfig, analyze, find_segments
-from fergcn.analysis.outputs import write_analysis, write_overlay
 from fergcn.analysis.segments import split_at_gaps
 from fergcn.analysis.stream import FACE_COLUMNS, SEGMENT_COLUMNS, plan_windows, score_windows
 from fergcn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fergcn.expressions import EXPRESSIONS, FergcnError
 from fergcn.model import FERGCN
+from fergcn.report.outputs import write_analysis, write_overlay
 from fergcn.report.page import apex_thumbnails, write_report
 from fergcn.report.timeline import plot_timeline
 from fergcn.video import read_frames, write_video

@@ -341,3 +341,23 @@ def test_the_model_imports_torch_only() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_packaged_imagenet_weights_know_a_cat_and_a_rocket() -> None:
+    """The classifier is kept here only: right answers prove the mapping of all layers before it."""
+    import timm
+    from skimage.data import chelsea, coffee, rocket
+    from torchvision.transforms.v2 import functional as F  # noqa: N812
+
+    from fergcn.model.backbones import _packaged_weights
+
+    model = timm.create_model("tf_efficientnet_lite0").eval()
+    model.load_state_dict(_packaged_weights("tf_efficientnet_lite0"))
+    answers = []
+    for image in (chelsea(), coffee(), rocket()):
+        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1).float()
+        resized = F.center_crop(F.resize((pixels - 127) / 128, [256], antialias=True), [224, 224])
+        with torch.inference_mode():
+            answers.append(int(model(resized[None]).argmax()))
+    assert answers[0] in (281, 282, 285)  # tabby, tiger cat, Egyptian cat
+    assert answers[1:] == [967, 657]  # espresso, missile

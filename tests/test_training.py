@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 
 from conftest import tiny_config
 from fergcn import training
-from fergcn.checkpoint import load_checkpoint
 from fergcn.clips import Clip
 from fergcn.expressions import FergcnError
 from fergcn.features import dataset_features

