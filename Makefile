@@ -38,7 +38,7 @@ bench: .venv/.installed
 # The checkpoint in the package, from nothing: about an hour on 2 cores; a stopped run goes on.
 checkpoint: .venv/.installed-dev
 	$(BIN)/fergcn render data/pretrain --config configs/backbone.toml
-	$(BIN)/fergcn train rendered data/pretrain -o runs/backbone --config configs/backbone.toml
+	$(BIN)/fergcn train rendered-apex data/pretrain -o runs/backbone --config configs/backbone.toml
 	$(BIN)/fergcn train rendered data/pretrain -o runs/checkpoint --config configs/checkpoint.toml
 	rm -rf src/fergcn/checkpoints/default
 	mkdir -p src/fergcn/checkpoints

@@ -5,6 +5,7 @@ called, so that `fergcn --help` answers at once.
 """
 
 import sys
+from typing import NoReturn
 
 from cyclopts import App
 from cyclopts.config import Toml
@@ -39,21 +40,30 @@ def main() -> None:
     try:
         if "--config" in arguments:
             app.config = (Toml(_take_config(arguments), must_exist=True),)
-        sys.exit(app(arguments) or 0)
+        # Settings check themselves when they are made, which is still a matter of usage.
+        command, bound, _ = app.parse_args(arguments)
+    except FileNotFoundError as error:
+        _stop(f"found no file {error.filename}, expected a TOML file: check --config", 2)
+    except (FergcnError, ValueError) as error:
+        _stop(str(error), 2)
+    try:
+        sys.exit(command(*bound.args, **bound.kwargs) or 0)
     except FergcnError as error:
-        print(f"fergcn: {error}", file=sys.stderr)
-        sys.exit(1)
+        _stop(str(error), 1)
     except KeyboardInterrupt:
-        print("fergcn: stopped; the same command goes on where it was", file=sys.stderr)
-        sys.exit(130)
+        _stop("stopped; the same command goes on where it was", 130)
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    print(f"fergcn: {message}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _take_config(arguments: list[str]) -> str:
     """Take `--config FILE` out of the arguments."""
     at = arguments.index("--config")
     if at + 1 == len(arguments):
-        print("fergcn: found --config without a file, expected a TOML file", file=sys.stderr)
-        sys.exit(2)
+        raise ValueError("found --config without a file, expected a TOML file: name one")
     path = arguments[at + 1]
     del arguments[at : at + 2]
     return path

@@ -24,6 +24,7 @@ from fergcn.rendering.rasterize import (
     shade,
     vertex_normals,
     visible_triangles,
+    weighted_sum,
 )
 from fergcn.rendering.wrinkles import MAX_DARKENING, wrinkle_depths, wrinkle_maps
 
@@ -80,7 +81,7 @@ def pose_head(head: Head, person: Person, action_values: NDArray[np.floating]) -
     Returns:
         `(V, 3)` in the person's eye distances.
     """
-    offsets: Floats = action_values.astype(np.float32) @ head.action_offsets
+    offsets = weighted_sum(action_values.astype(np.float32), head.action_offsets)
     return person.rest + np.float32(person.action_scale) * offsets.reshape(-1, 3)
 
 
@@ -192,7 +193,8 @@ def _eye_centres_and_teeth(head: Head) -> tuple[Floats, Floats]:
 def _surface(head: Head, person: Person, action_values: NDArray[np.floating]) -> Surface:
     depths = wrinkle_depths(action_values, head.action_names) * person.wrinkle_strength
     depths = (0.55 * (depths + person.age_wrinkles)).astype(np.float32)
-    darkening = np.tensordot(depths, wrinkle_maps(head), 1)
+    maps = wrinkle_maps(head)
+    darkening = weighted_sum(depths, maps.reshape(len(maps), -1)).reshape(maps.shape[1:])
     eye_centres, teeth_depth = _eye_centres_and_teeth(head)
     palette = person.palette.copy()
     palette[TEETH_COLOUR] *= _light_on_teeth(head, action_values)

@@ -26,6 +26,7 @@ from fergcn.rendering.rasterize import (
     TONGUE,
     UPPER_TEETH,
     vertex_normals,
+    weighted_sum,
 )
 
 Floats = NDArray[np.float32]
@@ -225,10 +226,8 @@ def _shape(head: Head, attributes: Attributes, rng: np.random.Generator) -> tupl
     weights = _macro_weights(attributes, rng) | _local_weights(head, rng)
     rows = [head.target_index[name] for name in weights if name in head.target_index]
     values = [weight for name, weight in weights.items() if name in head.target_index]
-    offsets = np.tensordot(
-        np.array(values, np.float32), head.target_offsets[rows].astype(np.float32), 1
-    )
-    points = head.rest + offsets
+    targets = head.target_offsets[rows].astype(np.float32).reshape(len(rows), -1)
+    points = head.rest + weighted_sum(np.array(values, np.float32), targets).reshape(-1, 3)
     left = points[head.part_vertices(LEFT_EYE)].mean(0)
     right = points[head.part_vertices(RIGHT_EYE)].mean(0)
     distance = float(np.linalg.norm(left - right))

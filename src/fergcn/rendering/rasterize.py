@@ -173,6 +173,26 @@ def rasterize(
 
 
 @_compiled
+def weighted_sum(weights: Floats, rows: NDArray[Any]) -> Floats:
+    """Add rows up; zero weights cost nothing, and the order of additions is always the same.
+
+    Args:
+        weights: `(K,)`.
+        rows: `(K, M)`.
+
+    Returns:
+        `(M,)`.
+    """
+    total = np.zeros(rows.shape[1], np.float32)
+    for row in range(rows.shape[0]):
+        weight = weights[row]
+        if weight != 0.0:
+            for column in range(rows.shape[1]):
+                total[column] += weight * rows[row, column]
+    return total
+
+
+@_compiled
 def vertex_normals(positions: Floats, triangles: Ints) -> Floats:
     """Average the triangles' normals at each vertex, weighted by area.
 
