@@ -31,7 +31,7 @@ SMALL = RenderConfig(
     num_subjects=2,
     clips_per_expression=2,
     expressions=("happiness", "neutral"),
-    image_size=48,
+    image_size=128,  # the encoder repeats itself to the byte where 128 divides the width
     min_frames=8,
     max_frames=10,
     seed=3,
@@ -133,7 +133,7 @@ def test_clips_agree_with_their_videos(dataset: Path) -> None:
         frames = [frame.image for frame in read_frames(clip.path)]
         assert clip.intensity is not None
         assert len(frames) == len(clip.intensity) == clip.attributes["num_frames"]
-        assert frames[0].shape == (48, 48, 3)
+        assert frames[0].shape == (128, 128, 3)
         if clip.expression == "neutral":
             assert clip.apex_index is None
             assert set(clip.intensity) == {0.0}
@@ -185,7 +185,7 @@ def test_missing_video_and_table_are_named(dataset: Path, tmp_path: Path) -> Non
 
 def test_contact_sheet_has_a_tile_per_expression_and_subject(dataset: Path) -> None:
     sheet = contact_sheet(load_rendered(dataset))
-    assert sheet.shape == (2 * 48, 2 * 48, 3)
+    assert sheet.shape == (2 * 128, 2 * 128, 3)
     assert all(tile.std() > 5 for row in np.vsplit(sheet, 2) for tile in np.hsplit(row, 2))
 
 

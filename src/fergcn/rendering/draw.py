@@ -192,9 +192,9 @@ def _eye_centres_and_teeth(head: Head) -> tuple[Floats, Floats]:
 
 def _surface(head: Head, person: Person, action_values: NDArray[np.floating]) -> Surface:
     depths = wrinkle_depths(action_values, head.action_names) * person.wrinkle_strength
-    depths = (0.55 * (depths + person.age_wrinkles)).astype(np.float32)
+    darkness: Floats = (0.55 * (depths + person.age_wrinkles)).astype(np.float32)
     maps = wrinkle_maps(head)
-    darkening = weighted_sum(depths, maps.reshape(len(maps), -1)).reshape(maps.shape[1:])
+    darkening = weighted_sum(darkness, maps.reshape(len(maps), -1)).reshape(maps.shape[1:])
     eye_centres, teeth_depth = _eye_centres_and_teeth(head)
     palette = person.palette.copy()
     palette[TEETH_COLOUR] *= _light_on_teeth(head, action_values)
