@@ -33,7 +33,7 @@ SMALL = RenderConfig(
     expressions=("happiness", "neutral"),
     image_size=128,  # the encoder repeats itself to the byte where 128 divides the width
     min_frames=8,
-    max_frames=10,
+    max_frames=9,
     seed=3,
 )
 

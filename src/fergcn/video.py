@@ -109,7 +109,7 @@ def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float, crf
                         "libx264", rate=rate, options={"crf": str(crf), "preset": "medium"}
                     )
                     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-                    # one thread: the same frames give the same bytes on every machine
+                    # one thread: with several, the bytes depend on the number of cores
                     stream.codec_context.thread_count = 1
                 upright = np.ascontiguousarray(image[:height, :width])
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(upright, format="rgb24")))

@@ -51,7 +51,8 @@ def write_contact_sheet(path: Path, clips: Sequence[Clip], max_subjects: int = 1
         FergcnError: as `contact_sheet`.
     """
     sheet = contact_sheet(clips, max_subjects)
-    _, encoded = cv2.imencode(path.suffix, sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+    options = [] if path.suffix == ".png" else [cv2.IMWRITE_JPEG_QUALITY, 88]
+    _, encoded = cv2.imencode(path.suffix, sheet[..., ::-1], options)
     path.write_bytes(encoded.tobytes())
 
 

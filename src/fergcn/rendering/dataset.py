@@ -326,7 +326,7 @@ def _finish(output: Path, manifest: dict[str, Any], requests: list["ClipRequest"
     np.save(motion, np.array([fact["motion"] for fact in facts], np.uint8))
     _write_bytes(output / "motion.npy", motion.getvalue())
     _write_text(output / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-    shutil.rmtree(output / IN_PROGRESS)
+    shutil.rmtree(output / IN_PROGRESS, ignore_errors=True)  # what is left does no harm
 
 
 def _csv_text(rows: list[dict[str, Any]]) -> str:
