@@ -250,3 +250,29 @@ def test_settings_that_make_no_sense() -> None:
 def test_unknown_backbone_is_one_line() -> None:
     with pytest.raises(FergcnError, match="found the backbone vgg99, expected"):
         training.build_model(tiny_config(backbone="vgg99"), FAST)
+
+
+def test_two_processes_share_a_step(coloured_clips: list[Clip], tmp_path: Path) -> None:
+    """Real distributed training on the CPU: both halves of a batch count, once."""
+    code = f"""
+from pathlib import Path
+from conftest import tiny_config
+from fergcn.clips import Clip
+from fergcn.training import TrainConfig, train_model
+clips = [Clip(i, s, e, Path(p)) for i, s, e, p in {
+        [(c.clip_id, c.subject_id, c.expression, str(c.path)) for c in coloured_clips]
+    }]
+config = {replace(FAST, devices=2, batch_size=2, freeze_backbone=True)!r}
+train_model(clips, Path({str(tmp_path / "two")!r}), tiny_config(), config)
+"""
+    script = tmp_path / "train.py"
+    script.write_text(code)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    subprocess.run(
+        [sys.executable, script], env=environment, check=True, capture_output=True, timeout=120
+    )
+    alone = replace(FAST, batch_size=4, freeze_backbone=True)
+    one = weights(train_model(coloured_clips, tmp_path / "one", tiny_config(), alone))
+    two = weights(tmp_path / "two" / "checkpoint")
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5, msg=name)

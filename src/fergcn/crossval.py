@@ -88,8 +88,12 @@ def crossvalidate(
 
     Raises:
         FergcnError: there are fewer subjects than folds, a training set lacks a class, the folder
-            holds another run, or a clip can't be read.
+            holds another run, several devices are asked for, or a clip can't be read.
     """
+    if config.devices > 1:
+        raise FergcnError(
+            f"found devices={config.devices}, expected 1 in a cross-validation: leave --devices out"
+        )
     fold_of_clip = subject_folds([clip.subject_id for clip in clips], folds)
     expressions = dataset_expressions(clips)
     targets = encode_targets(clips, expressions)
