@@ -38,8 +38,8 @@ def main() -> None:
     """Run the command line and exit: 0 all good, 1 some input failed, 2 wrong usage."""
     arguments = sys.argv[1:]
     try:
-        if "--config" in arguments:
-            app.config = (Toml(_take_config(arguments), must_exist=True),)
+        given = "--config" in arguments
+        app.config = (Toml(_take_config(arguments), must_exist=True),) if given else ()
         # Settings check themselves when they are made, which is still a matter of usage.
         command, bound, _ = app.parse_args(arguments)
     except FileNotFoundError as error:

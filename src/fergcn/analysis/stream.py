@@ -82,11 +82,9 @@ class AnalysisConfig:
 class Analysis:
     """What was found in one video.
 
-    A frame's probabilities are the softmax of its mean contribution to the windows that hold it.
-    Eq. 8 is linear, so a window's logits are exactly `Σ wᵢ · classifier(Hᵢ)` with the fusion
-    weights wᵢ: `classifier(Hᵢ)` is what frame i says before the weighted sum. The network is
-    trained on whole windows; what single frames say is a reading of it, not something it was
-    taught, and each Hᵢ has seen the rest of its window.
+    A frame's probabilities are the mean of those of the windows that hold it: the network is
+    trained on whole windows, and only their answers mean something. Changes of expression are
+    therefore drawn out over up to N frames.
 
     `intensity` is 1 − p(neutral) where the checkpoint knows neutral, otherwise the largest
     probability. It is how sure the network is that the face is not neutral, between 0 and 1. It is
@@ -290,22 +288,19 @@ def score_windows(
         Probabilities of the frames, `(n, classes)`, and of the windows, `(W, classes)`; how the
         frames come to theirs is said at `Analysis`.
     """
-    head, num_classes = model.head, model.config.num_classes
-    weights = head.fusion_weights().cpu()
-    device = head.classifier.weight.device
-    logits_sum = torch.zeros(len(features), num_classes)
-    times_used = torch.zeros(len(features), 1)
-    window_logits = [torch.empty(0, num_classes)]
+    num_classes = model.config.num_classes
+    device = model.head.classifier.weight.device
+    probs_sum = torch.zeros(len(features), num_classes, dtype=torch.float64)
+    times_used = torch.zeros(len(features), 1, dtype=torch.float64)
+    window_probs = [torch.empty(0, num_classes, dtype=torch.float64)]
     for start in range(0, len(windows), WINDOW_BATCH):
         batch = torch.from_numpy(windows[start : start + WINDOW_BATCH])
-        hidden = head.frame_outputs(features[batch].to(device))  # (B, N, d)
-        logits = head.classifier(hidden).cpu()  # (B, N, classes)
-        window_logits.append(torch.einsum("n,bnc->bc", weights, logits))
-        rows = batch.flatten()
-        logits_sum.index_add_(0, rows, logits.flatten(0, 1))
-        times_used.index_add_(0, rows, torch.ones(len(rows), 1))
-    frame_probs = torch.softmax((logits_sum / times_used).double(), dim=1)
-    return frame_probs.numpy(), torch.softmax(torch.cat(window_logits).double(), dim=1).numpy()
+        probs = model.head(features[batch].to(device)).cpu().double().softmax(1)  # (B, classes)
+        window_probs.append(probs)
+        rows = batch.flatten()  # (B, N) → (B·N)
+        probs_sum.index_add_(0, rows, probs.repeat_interleave(batch.shape[1], dim=0))
+        times_used.index_add_(0, rows, times_used.new_ones(len(rows), 1))
+    return (probs_sum / times_used).numpy(), torch.cat(window_probs).numpy()
 
 
 def _collect_faces(
