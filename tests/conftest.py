@@ -6,11 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from fergcn.checkpoint import save_checkpoint
 from fergcn.clips import Clip
 from fergcn.model import FERGCN, ModelConfig
 from fergcn.video import write_video
+
+# A machine that is busy with other work must not fail a property that holds.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 TINY = "mobilenetv3_small_050"  # the smallest backbone that behaves like a real one
 
@@ -23,8 +28,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def tiny_config(num_classes: int = 3, **changes: object) -> ModelConfig:
-    settings = {"num_frames": 4, "feature_dim": 16, "backbone": TINY, "pretrained": False}
-    return ModelConfig(num_classes, **(settings | changes))  # type: ignore[arg-type]
+    fields = {"num_frames": 4, "feature_dim": 16, "backbone": TINY, "pretrained": False}
+    return ModelConfig(num_classes, **(fields | changes))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")
