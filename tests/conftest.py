@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,9 +28,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     torch.set_num_threads(2)
 
 
-def tiny_config(num_classes: int = 3, **changes: object) -> ModelConfig:
+def tiny_config(num_classes: int = 3, **changes: Any) -> ModelConfig:
     fields = {"num_frames": 4, "feature_dim": 16, "backbone": TINY, "pretrained": False}
-    return ModelConfig(num_classes, **(fields | changes))  # type: ignore[arg-type]
+    return ModelConfig(num_classes, **{**fields, **changes})
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,7 +69,6 @@ def test_bytes_do_not_depend_on_the_number_of_workers(dataset: Path, tmp_path: P
     assert seen == [(done, 8) for done in range(9)]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 def test_resumes_after_a_kill(dataset: Path, tmp_path: Path) -> None:
     root = tmp_path / "killed"
     program = (
@@ -117,9 +117,9 @@ def test_other_settings_in_a_finished_folder_are_refused(dataset: Path) -> None:
         {"num_subjects": 0},
     ],
 )
-def test_impossible_settings_are_refused(settings: dict[str, object]) -> None:
+def test_impossible_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(FergcnError, match=r"found .* expected .*: "):
-        RenderConfig(**settings)  # type: ignore[arg-type]
+        RenderConfig(**settings)
 
 
 # --- reading it ----------------------------------------------------------------------------------

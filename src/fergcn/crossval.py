@@ -1,6 +1,6 @@
 """Subject-independent cross-validation: folds, one run for each, pooled predictions."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from fergcn.training import (
 )
 
 
-def subject_folds(subject_ids: Sequence[Hashable], k: int = 10) -> NDArray[np.int64]:
+def subject_folds(subject_ids: Sequence[str], k: int = 10) -> NDArray[np.int64]:
     """Put every subject into one fold: subjects sorted ascending, `rank % k`.
 
     Args:
@@ -40,7 +40,7 @@ def subject_folds(subject_ids: Sequence[Hashable], k: int = 10) -> NDArray[np.in
     Raises:
         FergcnError: there are fewer subjects than folds.
     """
-    subjects = sorted(set(subject_ids))  # type: ignore[type-var]
+    subjects = sorted(set(subject_ids))
     if not 2 <= k <= len(subjects):
         raise FergcnError(
             f"found {len(subjects)} subjects for {k} folds, expected 2 to {len(subjects)} folds: "

@@ -27,7 +27,8 @@ class VGG16BN(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Map `(M, 3, H, W)` to `(M, 512)`."""
-        return self.features(frames).mean(dim=(2, 3))  # type: ignore[no-any-return]
+        maps: Tensor = self.features(frames)  # (M, 512, H/32, W/32)
+        return maps.mean(dim=(2, 3))
 
 
 def create_backbone(name: str, pretrained: bool) -> tuple[nn.Module, int]:

