@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from fergcn.expressions import EXPRESSIONS, FergcnError
+from fergcn.expressions import FergcnError, sort_expressions
 from fergcn.model import FERGCN, ModelConfig
 
 WEIGHTS_FILE = "model.safetensors"
@@ -112,11 +112,11 @@ def load_checkpoint(source: str | Path = "default") -> Checkpoint:
             f"{directory}: found weights that don't fit its configuration "
             f"({str(error).splitlines()[0]}), expected a checkpoint of this version: train again"
         ) from None
-    expressions = tuple(card["expressions"])
-    if len(expressions) != config.num_classes or not set(expressions) <= set(EXPRESSIONS):
+    expressions = tuple(map(str, card["expressions"]))
+    if len(expressions) != config.num_classes or sort_expressions(set(expressions)) != expressions:
         raise FergcnError(
-            f"{directory / CARD_FILE}: found the expressions {', '.join(map(str, expressions))}, "
-            f"expected {config.num_classes} of {', '.join(EXPRESSIONS)}: copy the folder again"
+            f"{directory / CARD_FILE}: found the expressions {', '.join(expressions)}, "
+            f"expected {config.num_classes} in the one order: copy the folder again"
         )
     return Checkpoint(
         model.eval(), expressions, card["resize"], card["crop"], digest, card["metadata"]

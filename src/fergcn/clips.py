@@ -2,25 +2,35 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fergcn.video import read_frames
 
+View = Literal["whole", "left half", "right half", "rotated 90"]
+"""How a picture is cut or turned (by 90 degrees clockwise) before faces are looked for."""
+
 
 @dataclass(frozen=True)
 class Clip:
-    """One labelled sequence of aligned faces."""
+    """One labelled sequence of a face: aligned already, or as its dataset distributes it."""
 
     clip_id: str
     """Unique within its dataset."""
     subject_id: str
-    """The person; no person may be on both sides of a split."""
+    """The person; no person may be on both sides of a split. The clip's own id where nobody
+    knows: then it counts as a person of its own."""
     expression: str
-    """The label, one of `fergcn.EXPRESSIONS`."""
+    """The label, as in `fergcn.EXPRESSIONS` or another lower-case word."""
     path: Path
-    """A video file of aligned faces."""
+    """A video file, a folder of pictures in the order of their names, or an array of faces."""
+    view: View = "whole"
+    """Part of each picture that holds the face from the front."""
+    fold: int | None = None
+    """Official test fold, from 0; -1 for clips that are only ever trained on; None where the
+    dataset has no official folds."""
     intensity: tuple[float, ...] | None = None
     """True intensity of every frame, 0 to 1, where it is known."""
     apex_index: int | None = None

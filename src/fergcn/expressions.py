@@ -1,5 +1,7 @@
 """The expression vocabulary, in the one order used everywhere, and the error that users see."""
 
+import re
+
 EXPRESSIONS = (
     "anger",
     "contempt",
@@ -10,7 +12,7 @@ EXPRESSIONS = (
     "surprise",
     "neutral",
 )
-"""All expressions. A dataset uses a subset, always in this order."""
+"""The expressions that most datasets use a subset of, always in this order."""
 
 
 class FergcnError(Exception):
@@ -22,14 +24,15 @@ class FergcnError(Exception):
 
 
 def sort_expressions(names: set[str]) -> tuple[str, ...]:
-    """Bring expression names into the order of `EXPRESSIONS`.
+    """Bring expression names into the one order: `EXPRESSIONS`, then others by the alphabet.
 
     Raises:
-        FergcnError: a name is not an expression.
+        FergcnError: a name is not made of lower-case words.
     """
-    if unknown := names - set(EXPRESSIONS):
-        raise FergcnError(
-            f"found the expression {', '.join(sorted(unknown))}, expected one of "
-            f"{', '.join(EXPRESSIONS)}: rename the label"
-        )
-    return tuple(name for name in EXPRESSIONS if name in names)
+    for name in sorted(names):
+        if not re.fullmatch(r"[a-z]+([ _-][a-z]+)*", name):
+            raise FergcnError(
+                f"found the expression {name!r}, expected a lower-case word such as "
+                f"{', '.join(EXPRESSIONS)}: rename the label"
+            )
+    return (*(name for name in EXPRESSIONS if name in names), *sorted(names - set(EXPRESSIONS)))
