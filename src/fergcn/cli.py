@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": ("demo:demo", "Train, test and analyse a video on what the package ships."),
     "predict": ("predict:predict", "Tell who shows which expression when in videos."),
     "datasets": ("experiments:datasets", "List the datasets that train and crossval know."),
+    "prepare": ("prepare:prepare", "Cut aligned faces out of a dataset, once for all."),
     "train": ("experiments:train", "Train a network on a whole dataset."),
     "crossval": ("experiments:crossval", "Cross-validate a network, subjects kept apart."),
     "evaluate": ("experiments:evaluate", "Score a checkpoint on a dataset."),

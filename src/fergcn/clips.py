@@ -1,13 +1,22 @@
 """Clips: what every dataset yields and every model takes."""
 
+import hashlib
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
+from fergcn.expressions import FergcnError
 from fergcn.video import read_frames
+
+PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png"})
+"""Endings of the files in a folder of pictures that are its frames, in lower or upper case."""
 
 View = Literal["whole", "left half", "right half", "rotated 90"]
 """How a picture is cut or turned (by 90 degrees clockwise) before faces are looked for."""
@@ -63,14 +72,181 @@ def sample_frames(num_available: int, num_frames: int) -> NDArray[np.int64]:
     return (2 * steps * (num_available - 1) + num_frames - 1) // (2 * (num_frames - 1))
 
 
+def read_clip(
+    clip: Clip, on_unreadable: Callable[[Path], None] | None = None
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Decode a clip frame by frame.
+
+    Args:
+        clip: what to read.
+        on_unreadable: is told each picture of a folder that can't be decoded, which is then left
+            out; without it, such a picture is an error.
+
+    Yields:
+        Index of the frame in the clip, from 0, and its `(H, W, 3)` RGB picture in the clip's view.
+
+    Raises:
+        FergcnError: the clip's file or folder is missing, not what it should be, or empty.
+    """
+    if clip.path.is_dir():
+        for index, file in enumerate(picture_files(clip.path)):
+            try:
+                image = read_picture(file)
+            except FergcnError:
+                if on_unreadable is None:
+                    raise
+                on_unreadable(file)
+            else:
+                yield index, _in_view(image, clip.view)
+    elif clip.path.suffix == ".npy":
+        for index, image in enumerate(_open_faces(clip.path)):
+            yield index, _in_view(np.array(image), clip.view)
+    else:
+        for frame in read_frames(clip.path):
+            yield frame.index, _in_view(frame.image, clip.view)
+
+
 def load_clip(clip: Clip, num_frames: int) -> NDArray[np.uint8]:
     """Decode the N frames of a clip.
+
+    Of a folder or an array of faces, only the chosen frames are read. Pictures of another size
+    than the first one chosen are brought to its size.
 
     Returns:
         `(num_frames, H, W, 3)` RGB.
 
     Raises:
-        FergcnError: the clip's file is missing or not a video.
+        FergcnError: the clip's file or folder is missing, not what it should be, or empty; one of
+            the chosen pictures can't be decoded.
     """
-    frames = [frame.image for frame in read_frames(clip.path)]
+    if clip.path.is_dir():
+        files = picture_files(clip.path)
+        chosen = sample_frames(len(files), num_frames).tolist()
+        pictures = {index: _in_view(read_picture(files[index]), clip.view) for index in set(chosen)}
+        height, width = pictures[chosen[0]].shape[:2]
+        return np.stack([resize_picture(pictures[index], height, width) for index in chosen])
+    if clip.path.suffix == ".npy":
+        faces = _open_faces(clip.path)
+        chosen = sample_frames(len(faces), num_frames).tolist()
+        return np.stack([_in_view(np.array(faces[index]), clip.view) for index in chosen])
+    frames = [_in_view(frame.image, clip.view) for frame in read_frames(clip.path)]
     return np.stack([frames[index] for index in sample_frames(len(frames), num_frames)])
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """List the pictures of a folder in natural order: `img_2.png` before `img_10.png`.
+
+    Hidden files are left out, as are files of other kinds.
+
+    Raises:
+        FergcnError: the folder holds no pictures or can't be read.
+    """
+    try:
+        files = [
+            file
+            for file in folder.iterdir()
+            if file.suffix.lower() in PICTURES and not file.name.startswith(".")
+        ]
+    except OSError as error:
+        raise FergcnError(
+            f"{folder}: found it can't be read ({error.strerror}), expected a folder of pictures: "
+            "check the path and its permissions"
+        ) from None
+    if not files:
+        raise FergcnError(
+            f"{folder}: found no pictures, expected JPEG, PNG or BMP files: copy the folder again"
+        )
+    return sorted(files, key=_natural_order)
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """Decode one picture.
+
+    Returns:
+        `(H, W, 3)` RGB, upright; greyscale has three equal channels, 16 bits become 8.
+
+    Raises:
+        FergcnError: the file is missing, cut off or not a picture.
+    """
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
+                grey = (np.asarray(image) // 257).astype(np.uint8)
+                return np.stack([grey] * 3, axis=2)
+            return np.array(image.convert("RGB"))
+    except Exception:  # decoders raise whatever damaged bytes lead them to
+        raise FergcnError(
+            f"{path}: found a file that can't be decoded, expected a picture: copy it again"
+        ) from None
+
+
+def resize_picture(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Stretch or shrink a picture to `(height, width, 3)`."""
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = height * width < image.shape[0] * image.shape[1]
+    # averaging areas keeps a shrunk picture free of aliasing
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, (width, height), interpolation=how).astype(np.uint8, copy=False)
+
+
+def clip_digest(clip: Clip) -> str:
+    """Hash of what a clip is read from: bytes of its file, or names and bytes of its pictures.
+
+    Raises:
+        FergcnError: there is nothing to read.
+    """
+    digest = hashlib.sha256(clip.view.encode())
+    try:
+        in_folder = clip.path.is_dir()
+        for file in picture_files(clip.path) if in_folder else [clip.path]:
+            if in_folder:
+                digest.update(f"\0{file.name}\0".encode(errors="surrogateescape"))
+            with file.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+    except OSError as error:
+        raise FergcnError(
+            f"{error.filename}: found it can't be read ({error.strerror}), expected a video, a "
+            "picture or an array of faces: check the path"
+        ) from None
+    return digest.hexdigest()
+
+
+def _natural_order(path: Path) -> tuple[list[str | int], str]:
+    # Splitting at numbers yields text and number in turn, so like is compared with like.
+    parts = re.split(r"(\d+)", path.name.casefold())
+    return [int(part) if part.isdecimal() else part for part in parts], path.name
+
+
+def _in_view(image: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
+    middle = image.shape[1] // 2
+    if view == "left half":
+        image = image[:, :middle]
+    elif view == "right half":
+        image = image[:, middle:]
+    elif view == "rotated 90":
+        image = np.rot90(image, k=-1)  # clockwise
+    return np.ascontiguousarray(image)
+
+
+def _open_faces(path: Path) -> NDArray[np.uint8]:
+    """Map an array of faces into memory."""
+    try:
+        faces: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        raise FergcnError(
+            f"{path}: found it missing or damaged, expected an array of faces: "
+            "prepare the dataset again"
+        ) from None
+    if faces.ndim != 4 or faces.shape[3] != 3 or faces.dtype != np.uint8:
+        raise FergcnError(
+            f"{path}: found an array of {faces.dtype} {faces.shape}, expected faces as uint8 "
+            "(frames, height, width, 3): prepare the dataset again"
+        )
+    if len(faces) == 0:
+        raise FergcnError(
+            f"{path}: found no frame, as no face was found in this clip, expected at least one: "
+            "leave the clip out"
+        )
+    return faces

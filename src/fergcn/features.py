@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fergcn.cache import cache_dir
-from fergcn.clips import Clip, load_clip
+from fergcn.clips import Clip, clip_digest, load_clip
 from fergcn.model import FERGCN
 from fergcn.transforms import eval_transform
 
@@ -41,12 +41,15 @@ class FeatureClassifier(nn.Module):
 
 
 def clip_fingerprint(clips: Sequence[Clip]) -> str:
-    """Hash of the clips' identities, labels and file contents, 16 hexadecimal digits."""
+    """Hash of the clips' identities, labels, views and file contents, 16 hexadecimal digits.
+
+    Raises:
+        FergcnError: a clip can't be read.
+    """
     digest = hashlib.sha256()
     for clip in clips:
         digest.update(f"{clip.clip_id}\0{clip.subject_id}\0{clip.expression}\0".encode())
-        with clip.path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(clip_digest(clip).encode())
     return digest.hexdigest()[:16]
 
 

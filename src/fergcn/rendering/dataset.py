@@ -11,27 +11,24 @@ Layout of a finished dataset::
 While rendering, `in-progress/` holds the settings and what is known about each finished clip.
 """
 
-import csv
 import io
 import json
-import os
 import shutil
-import signal
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from fergcn.expressions import EXPRESSIONS, FergcnError
+from fergcn.files import csv_text, write_bytes, write_text
 from fergcn.video import write_video
+from fergcn.workers import num_cores, run_tasks
 
 if TYPE_CHECKING:  # the renderer needs packages that only the extra `render` installs
     from fergcn.rendering.clips import ClipRequest, RenderedClip
@@ -118,18 +115,13 @@ def render_dataset(
     done = len(requests) - len(todo)
     if on_progress:
         on_progress(done, len(requests))
-    for _ in _render_all(output, config, todo, workers or _num_cores()):
-        done += 1
-        if on_progress:
-            on_progress(done, len(requests))
+    render = partial(_render_one, output, config)
+    with closing(run_tasks(render, todo, workers or num_cores())) as rendered:
+        for _ in rendered:
+            done += 1
+            if on_progress:
+                on_progress(done, len(requests))
     _finish(output, manifest, requests)
-
-
-def _num_cores() -> int:
-    """Cores that this process may use, which can be fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _manifest(config: RenderConfig) -> dict[str, Any]:
@@ -201,7 +193,7 @@ def _begin(output: Path, manifest: dict[str, Any]) -> None:
             f"{output}: found files that are not a rendering, expected an empty folder: "
             "choose another folder"
         )
-    _write_text(marker, json.dumps(manifest, indent=2) + "\n")
+    write_text(marker, json.dumps(manifest, indent=2) + "\n")
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
@@ -234,54 +226,10 @@ def _is_rendered(output: Path, request: "ClipRequest") -> bool:
     return _video_path(output, request).exists() and _facts_path(output, request).exists()
 
 
-def _write_text(path: Path, text: str) -> None:
-    """Write a file that appears under its name only when complete."""
-    _write_bytes(path, text.encode())
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
-
-
 # --- rendering -----------------------------------------------------------------------------------
 
 
-def _render_all(
-    output: Path, config: RenderConfig, requests: list["ClipRequest"], workers: int
-) -> Iterator[None]:
-    """Render clips, yielding after each one."""
-    if workers == 1 or len(requests) <= 1:
-        for request in requests:
-            _render_one(output, request, config)
-            yield
-        return
-    # spawned, not forked: a fork of a process with threads can hang
-    pool = ProcessPoolExecutor(
-        min(workers, len(requests)), mp_context=get_context("spawn"), initializer=_start_worker
-    )
-    try:
-        futures = [pool.submit(_render_one, output, request, config) for request in requests]
-        for future in as_completed(futures):
-            future.result()
-            yield
-    except BrokenProcessPool:
-        raise FergcnError(
-            f"{output}: found that a rendering process was killed, perhaps for lack of memory: "
-            "run the same command again to go on, with fewer workers"
-        ) from None
-    finally:  # also on Ctrl-C: clips that are being rendered are finished, the others not begun
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    cv2.setNumThreads(1)  # there is one worker per core already
-
-
-def _render_one(output: Path, request: "ClipRequest", config: RenderConfig) -> None:
+def _render_one(output: Path, config: RenderConfig, request: "ClipRequest") -> None:
     """Render one clip to disk: first its facts, then its video, whose name says it is complete."""
     from fergcn.rendering.clips import render_clip
 
@@ -292,7 +240,7 @@ def _render_one(output: Path, request: "ClipRequest", config: RenderConfig) -> N
         "intensity": [f"{value:.4f}" for value in clip.intensity],
         "motion": clip.motion.tolist(),
     }
-    _write_text(_facts_path(output, request), json.dumps(facts))
+    write_text(_facts_path(output, request), json.dumps(facts))
     video = _video_path(output, request)
     video.parent.mkdir(parents=True, exist_ok=True)
     write_video(video, clip.frames, config.fps, config.crf)
@@ -315,23 +263,15 @@ def _table_row(request: "ClipRequest", clip: "RenderedClip", fps: int) -> dict[s
 def _finish(output: Path, manifest: dict[str, Any], requests: list["ClipRequest"]) -> None:
     """Collect the facts of all clips into the tables and mark the dataset as complete."""
     facts = [json.loads(_facts_path(output, request).read_text()) for request in requests]
-    _write_text(output / "clips.csv", _csv_text([fact["row"] for fact in facts]))
+    write_text(output / "clips.csv", csv_text([fact["row"] for fact in facts]))
     frames = [
         {"clip_id": fact["row"]["clip_id"], "frame_index": index, "intensity": intensity}
         for fact in facts
         for index, intensity in enumerate(fact["intensity"])
     ]
-    _write_text(output / "frames.csv", _csv_text(frames))
+    write_text(output / "frames.csv", csv_text(frames))
     motion = io.BytesIO()
     np.save(motion, np.array([fact["motion"] for fact in facts], np.uint8))
-    _write_bytes(output / "motion.npy", motion.getvalue())
-    _write_text(output / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    write_bytes(output / "motion.npy", motion.getvalue())
+    write_text(output / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     shutil.rmtree(output / IN_PROGRESS, ignore_errors=True)  # what is left does no harm
-
-
-def _csv_text(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

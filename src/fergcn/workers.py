@@ -1,0 +1,107 @@
+"""Many tasks on all cores, in processes that stop when nobody waits for them any more."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import TypeVar
+
+import cv2
+
+from fergcn.expressions import FergcnError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def num_cores() -> int:
+    """Cores that this process may use, which can be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run_tasks(
+    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
+) -> Generator[tuple[int, Result], None, None]:
+    """Run a function over tasks in several processes, each with one OpenCV thread.
+
+    When the caller stops early, because of Ctrl-C, an error or a kill, the processes end at once in
+    the middle of their tasks. So a task must leave nothing half done under its final name. Close
+    the iterator (`contextlib.closing`) where it may not be used up.
+
+    Args:
+        function: a function of a module, or a `functools.partial` of one.
+        tasks: its arguments.
+        workers: number of processes; with 1, the tasks run in this one.
+
+    Yields:
+        Position in `tasks` and result, in the order in which the tasks are finished.
+
+    Raises:
+        FergcnError: a process was killed.
+    """
+    if workers == 1 or len(tasks) <= 1:
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        try:
+            for position, task in enumerate(tasks):
+                yield position, function(task)
+        finally:
+            cv2.setNumThreads(threads)
+        return
+    # spawned, not forked: a fork of a process with threads can hang
+    context = get_context("spawn")
+    # Only this process holds the writing end, so it closes when this process ends, however it ends.
+    lifeline, writing_end = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(
+        min(workers, len(tasks)),
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(lifeline,),
+    )
+    try:
+        with _interrupts_held_back():  # the workers that are started here inherit it
+            futures = {pool.submit(function, task): position for position, task in enumerate(tasks)}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+        pool.shutdown()
+    except BrokenProcessPool:
+        raise FergcnError(
+            "found that a worker process was killed, perhaps for lack of memory: "
+            "run the same command again to go on, with fewer workers"
+        ) from None
+    finally:
+        writing_end.close()
+        pool.shutdown(cancel_futures=True)
+        lifeline.close()
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Let Ctrl-C wait: workers would otherwise print a traceback each while they start."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker(lifeline: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    cv2.setNumThreads(1)  # there is one worker per core already
+    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
+
+
+def _end_with_parent(lifeline: Connection) -> None:
+    with suppress(EOFError, OSError):
+        lifeline.recv_bytes()  # nothing is ever sent: this returns when the writing end is closed
+    os._exit(1)
