@@ -6,6 +6,7 @@ A frozen backbone sees every frame once; each epoch of training then costs the h
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +46,16 @@ def clip_fingerprint(clips: Sequence[Clip]) -> str:
     digest = hashlib.sha256()
     for clip in clips:
         digest.update(f"{clip.clip_id}\0{clip.subject_id}\0{clip.expression}\0".encode())
-        with clip.path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        facts = clip.path.stat()
+        digest.update(_content_hash(clip.path, facts.st_size, facts.st_mtime_ns))
     return digest.hexdigest()[:16]
+
+
+@cache
+def _content_hash(path: Path, _size: int, _changed_ns: int) -> bytes:
+    """Hash of a file; every fold of a cross-validation asks for the same ones."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def backbone_fingerprint(model: FERGCN) -> str:

@@ -183,6 +183,8 @@ def train_model(
     features: NDArray[np.float32] | None = None,
     metadata: Mapping[str, Any] | None = None,
     on_progress: Progress = lambda _what, _done, _total: None,
+    expressions: tuple[str, ...] | None = None,
+    on_epoch: Callable[[int, FERGCN], None] = lambda _epoch, _model: None,
 ) -> Path:
     """Train a network, or go on where an earlier call with the same settings was stopped.
 
@@ -198,6 +200,10 @@ def train_model(
             known already and the backbone is frozen.
         metadata: what the checkpoint should tell besides the settings, as JSON values.
         on_progress: told about epochs.
+        expressions: the classes, where the clips need not hold every one; otherwise those that
+            occur.
+        on_epoch: called with the number of epochs done and the network: before the first one, and
+            after each. An epoch that a kill undid comes again.
 
     Returns:
         The checkpoint's folder.
@@ -206,7 +212,7 @@ def train_model(
         FergcnError: the folder holds a run with other settings, a clip can't be read, or the
             settings don't fit the data.
     """
-    expressions = dataset_expressions(clips)
+    expressions = expressions or dataset_expressions(clips)
     if len(expressions) != model_config.num_classes:
         raise FergcnError(
             f"found clips of {len(expressions)} expressions, expected {model_config.num_classes}: "
@@ -241,7 +247,6 @@ def train_model(
                 config.crop,
                 lambda done, total: on_progress("features", done, total),
             )
-    trained.train()
     trained_parameters = [p for p in trained.parameters() if p.requires_grad]
     optimizer: torch.optim.Optimizer = (
         torch.optim.SGD(
@@ -264,9 +269,12 @@ def train_model(
         _restore(trained, optimizer, state)
     wrapped, wrapped_optimizer = fabric.setup(trained, optimizer)
 
+    if first_epoch == 0:
+        on_epoch(0, model)
     saved_at = time.monotonic()
     for epoch in range(first_epoch, config.epochs):
         on_progress("epochs", epoch, config.epochs)
+        trained.train()
         started = time.monotonic()
         batches = epoch_batches(len(clips), config, epoch, fabric.global_rank, fabric.world_size)
         if features is not None:
@@ -302,6 +310,7 @@ def train_model(
         }
         history.append(row)
         fabric.log_dict({k: v for k, v in row.items() if k != "epoch"}, step=epoch + 1)
+        on_epoch(epoch + 1, model)
         last = epoch + 1 == config.epochs
         if fabric.is_global_zero and (last or time.monotonic() - saved_at > SAVE_EVERY_S):
             pd.DataFrame(history).to_csv(run_dir / "log.csv", index=False)
@@ -350,11 +359,18 @@ def predict_probs(
     return probs
 
 
-def predict_feature_probs(model: FERGCN, features: NDArray[np.float32]) -> NDArray[np.float32]:
+def predict_feature_probs(
+    model: FERGCN, features: NDArray[np.float32], batch_size: int = 256
+) -> NDArray[np.float32]:
     """Probabilities from backbone features `(clips, N, C)`, as `predict_probs` gives them."""
+    classify = FeatureClassifier(model)
+    device = next(classify.parameters()).device
+    probs = np.empty((len(features), model.config.num_classes), dtype=np.float32)
     with torch.inference_mode():
-        logits = FeatureClassifier(model)(torch.from_numpy(features.copy()))
-    probs: NDArray[np.float32] = logits.softmax(1).numpy()
+        for start in range(0, len(features), batch_size):
+            rows = slice(start, start + batch_size)
+            logits = classify(torch.from_numpy(features[rows].copy()).to(device))
+            probs[rows] = logits.float().softmax(1).cpu().numpy()
     return probs
 
 
