@@ -14,7 +14,7 @@ from fergcn.clips import Clip
 from fergcn.expressions import FergcnError
 from fergcn.features import dataset_features
 from fergcn.metrics import Scores, score
-from fergcn.model import ModelConfig
+from fergcn.model import FERGCN, ModelConfig
 from fergcn.training import (
     Progress,
     TrainConfig,
@@ -99,8 +99,10 @@ def crossvalidate(
     targets = encode_targets(clips, expressions)
     features = None
     if config.freeze_backbone:
+        model = build_model(model_config, config).eval()
+        assert isinstance(model, FERGCN)  # build_model has refused others
         features = dataset_features(
-            build_model(model_config, config).eval(),
+            model,
             clips,
             config.resize,
             config.crop,
@@ -125,6 +127,7 @@ def crossvalidate(
         )
         checkpoint = load_checkpoint(checkpoint_dir)
         if features is not None:
+            assert isinstance(checkpoint.model, FERGCN)
             probs[test_rows] = predict_feature_probs(checkpoint.model, features[0, test_rows])
         else:
             probs[test_rows] = predict_probs(
