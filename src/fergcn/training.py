@@ -25,7 +25,7 @@ from fergcn.checkpoint import (
 from fergcn.clips import Clip, load_clip
 from fergcn.expressions import FergcnError, sort_expressions
 from fergcn.features import VIEWS, FeatureClassifier, clip_fingerprint, dataset_features
-from fergcn.model import FERGCN, ModelConfig
+from fergcn.model import FERGCN, ModelConfig, Network, create_network
 from fergcn.transforms import augment_clip, draw_augmentation, eval_transform
 
 Progress = Callable[[str, int, int], None]
@@ -86,27 +86,39 @@ class TrainConfig:
             )
 
 
-def build_model(model_config: ModelConfig, config: TrainConfig) -> FERGCN:
+def build_model(model_config: ModelConfig, config: TrainConfig) -> Network:
     """Make the network that training starts from, the same for the same seed.
 
     Raises:
         FergcnError: `config.init` is no checkpoint or has another backbone, the backbone's name
-            is unknown, or its ImageNet weights can't be had.
+            is unknown, its pretrained weights can't be had, or `config` asks for a backbone where
+            the network has none.
     """
+    if model_config.network == "r3d-18" and (config.freeze_backbone or config.init is not None):
+        name = "freeze_backbone" if config.freeze_backbone else "init"
+        raise FergcnError(
+            f"found {name} with r3d-18, expected a network with frame features: "
+            f"leave --{name.replace('_', '-')} out"
+        )
     torch.manual_seed(config.seed)
     try:
         if config.init is None:
-            return FERGCN(model_config)
+            return create_network(model_config)
         model = FERGCN(replace(model_config, pretrained=False))
     except (ValueError, OSError) as error:
         raise FergcnError(str(error)) from None
-    start = load_checkpoint(config.init)
-    if start.model.config.backbone != model_config.backbone:
+    start = load_checkpoint(config.init).model
+    if not isinstance(start, FERGCN):
         raise FergcnError(
-            f"{config.init}: found the backbone {start.model.config.backbone}, expected "
-            f"{model_config.backbone}: pass --backbone {start.model.config.backbone}"
+            f"{config.init}: found {start.config.network}, which has no backbone for single "
+            "frames, expected a network that has one: name another checkpoint"
         )
-    model.backbone.load_state_dict(start.model.backbone.state_dict())
+    if start.config.backbone != model_config.backbone:
+        raise FergcnError(
+            f"{config.init}: found the backbone {start.config.backbone}, expected "
+            f"{model_config.backbone}: pass --backbone {start.config.backbone}"
+        )
+    model.backbone.load_state_dict(start.backbone.state_dict())
     return model
 
 
@@ -228,14 +240,15 @@ def train_model(
     state_path = run_dir / "state.safetensors"
     if _is_complete(run_dir, settings):
         return checkpoint_dir
-    run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
-
     fabric = _launch_fabric(config, run_dir)
     model = build_model(model_config, config)
+    # Only now: settings that make no network must not keep the folder from better ones.
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
     trained: nn.Module = model
     targets = encode_targets(clips, expressions)
     if config.freeze_backbone:
+        assert isinstance(model, FERGCN)  # build_model has refused others
         model.requires_grad_(False)
         trained = FeatureClassifier(model).requires_grad_(True)
         if features is None:
@@ -327,7 +340,7 @@ def train_model(
 
 
 def predict_probs(
-    model: FERGCN,
+    model: Network,
     clips: Sequence[Clip],
     resize: int,
     crop: int,
