@@ -317,7 +317,7 @@ def test_without_validation_everybody_is_trained_on(
     ("damage", "message"),
     [
         (lambda run: {**run, "format": 99}, "found a run of layout 99, expected layout 1"),
-        (lambda run: [], "found a run of layout None"),
+        (lambda _run: [], "found a run of layout None"),
         (lambda run: {**run, "data": "0" * 16}, "found a run with another data"),
     ],
 )
@@ -330,7 +330,7 @@ def test_another_run_is_not_overwritten(
     path.write_text(json.dumps(damage(json.loads(path.read_text()))))
     with pytest.raises(FergcnError, match=message):
         crossvalidate(coloured_clips, tmp_path, tiny_config(), config, THREE)
-    with pytest.raises(FergcnError, match="expected none or the same|expected layout"):
+    with pytest.raises(FergcnError, match=r"expected none or the same|expected layout"):
         crossvalidate(
             coloured_clips, tmp_path, tiny_config(), replace(config, learning_rate=1.0), THREE
         )

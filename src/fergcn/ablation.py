@@ -138,7 +138,7 @@ def _compare(name: str, result: CrossvalResult, reference: CrossvalResult) -> di
     reference_right = (against["prediction"] == against["target"]).to_numpy()
     first = np.asarray(table["seed"] == table["seed"].iloc[0])  # seeds repeat the same clips
     difference, low, high = paired_difference(
-        right, reference_right, table["subject_id"].to_numpy()
+        right, reference_right, table["subject_id"].tolist()
     )
     return {
         **row,

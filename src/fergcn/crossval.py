@@ -28,7 +28,7 @@ from sklearn.model_selection import StratifiedKFold
 from fergcn.clips import Clip
 from fergcn.expressions import FergcnError
 from fergcn.features import clip_fingerprint, dataset_features
-from fergcn.metrics import Scores, bootstrap_interval, score
+from fergcn.metrics import Scores, Statistic, bootstrap_interval, score
 from fergcn.model import ModelConfig, Network
 from fergcn.training import (
     Progress,
@@ -51,7 +51,7 @@ RULES = ("last", "validation", "best-on-test")
 """How the epoch that counts is chosen: the last one; the best on inner validation subjects; the
 best on the test fold, which is no honest result and only serves comparison."""
 
-STATISTICS = ("accuracy", "uar", "macro_f1")
+STATISTICS: tuple[Statistic, ...] = ("accuracy", "uar", "macro_f1")
 
 Scheme = Literal["subjects", "contiguous", "official", "stratified"]
 
@@ -176,13 +176,13 @@ def split_clips(
     train = np.flatnonzero(fold_of_clip != fold)
     inner = np.zeros(len(train), dtype=bool)
     if validation:
-        subjects = [clips[row].subject_id for row in train]
+        subjects = [clips[row].subject_id for row in train.tolist()]
         inner = subject_folds(subjects, min(INNER_FOLDS, len(set(subjects)))) == 0
     split = Split(train[~inner], train[inner], test)
     parts = {"training": split.train, "validation": split.validation, "test": split.test}
     owner: dict[str, str] = {}
     for name, rows in parts.items():
-        for row in rows:
+        for row in rows.tolist():
             subject = clips[row].subject_id
             if owner.setdefault(subject, name) != name:
                 raise FergcnError(
@@ -489,7 +489,7 @@ def _run_tasks(tasks: Sequence[FoldTask], workers: int, report: Callable[[int], 
             finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
             for future in finished:
                 future.result()
-            report(sum(epochs))
+            report(sum(epochs[:]))
     except BrokenProcessPool:
         raise FergcnError(
             "found that the process of a fold was killed, perhaps for lack of memory: run the same "
@@ -589,8 +589,8 @@ def _collect(
                 {
                     "seed": seed,
                     "fold": fold_of_clip[tested],
-                    "clip_id": [clips[row].clip_id for row in tested],
-                    "subject_id": [clips[row].subject_id for row in tested],
+                    "clip_id": [clips[row].clip_id for row in tested.tolist()],
+                    "subject_id": [clips[row].subject_id for row in tested.tolist()],
                     "target": names[targets[tested]],
                     "prediction": names[predicted["last"][tested]],
                     "prediction_validation": names[predicted["validation"][tested]],
@@ -600,7 +600,8 @@ def _collect(
             )
         )
     predictions = pd.concat(tables, ignore_index=True)
-    scores, rules = {}, {}
+    scores: dict[str, Scores] = {}
+    rules: dict[str, dict[str, Any] | None] = {}
     for rule, column in zip(
         RULES, ("prediction", "prediction_validation", "prediction_best_on_test"), strict=True
     ):
@@ -638,16 +639,17 @@ def _score_rule(
 ) -> tuple[Scores, dict[str, Any]]:
     """Scores of one rule, pooled over folds and seeds, with intervals over subjects."""
     index = {name: number for number, name in enumerate(expressions)} | {"": -1}
-    targets = predictions["target"].map(index).to_numpy()
-    answers = predictions[column].map(index).to_numpy()
+    targets = predictions["target"].map(index).to_numpy(np.int64)
+    answers = predictions[column].map(index).to_numpy(np.int64)
     pooled = score(targets, answers, expressions)
     right = pd.Series(targets == answers)
     folds = right.groupby([predictions["seed"], predictions["fold"]]).mean()
     by_seed = {
-        int(seed): score(targets[rows], answers[rows], expressions)
-        for seed, rows in predictions.groupby("seed").indices.items()
+        seed: score(targets[rows], answers[rows], expressions)
+        for seed in predictions["seed"].unique().tolist()
+        for rows in [(predictions["seed"] == seed).to_numpy()]
     }
-    subjects = predictions["subject_id"].to_numpy()
+    subjects = predictions["subject_id"].tolist()
     return pooled, {
         "fold_accuracies": [folds[seed].tolist() for seed in by_seed],
         "mean_of_folds": float(folds.mean()),

@@ -1,6 +1,5 @@
 """Commands for the benchmark: crossval, ablate."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
