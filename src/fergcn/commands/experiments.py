@@ -1,4 +1,4 @@
-"""Commands for researchers: datasets, train, crossval, evaluate."""
+"""Commands for researchers: train, crossval, evaluate."""
 
 import json
 from dataclasses import dataclass, replace
@@ -32,20 +32,6 @@ Network = Annotated[NetworkOptions, Parameter(name="*")]
 Training = Annotated[TrainConfig, Parameter(name="*")]
 Output = Annotated[Path, Parameter(name=["--output", "-o"])]
 _NETWORK, _TRAINING = NetworkOptions(), TrainConfig()
-
-
-def datasets() -> None:
-    """List the datasets that train and crossval know."""
-    from fergcn.datasets import DATASETS
-
-    table = Table("name", "clips", "subjects", "expressions")
-    for name, load in DATASETS.items():
-        clips = load(None)
-        labels = {clip.expression for clip in clips}
-        subjects = {clip.subject_id for clip in clips}
-        table.add_row(name, str(len(clips)), str(len(subjects)), str(len(labels)))
-    stdout.print(table)
-    stdout.print("Any number of clips more: fergcn render, then name the folder as ROOT.")
 
 
 def train(
