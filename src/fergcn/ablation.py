@@ -137,9 +137,7 @@ def _compare(name: str, result: CrossvalResult, reference: CrossvalResult) -> di
     right = (table["prediction"] == table["target"]).to_numpy()
     reference_right = (against["prediction"] == against["target"]).to_numpy()
     first = np.asarray(table["seed"] == table["seed"].iloc[0])  # seeds repeat the same clips
-    difference, low, high = paired_difference(
-        right, reference_right, table["subject_id"].tolist()
-    )
+    difference, low, high = paired_difference(right, reference_right, table["subject_id"].tolist())
     return {
         **row,
         "difference": difference,

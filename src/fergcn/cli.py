@@ -15,7 +15,7 @@ from fergcn.expressions import FergcnError
 COMMANDS = {
     "demo": ("demo:demo", "Train, test and analyse a video on what the package ships."),
     "predict": ("predict:predict", "Tell who shows which expression when in videos."),
-    "datasets": ("experiments:datasets", "List the datasets that train and crossval know."),
+    "datasets": ("datasets:app", "List the datasets, or check one on disk."),
     "train": ("train:train", "Train a network on a whole dataset."),
     "crossval": ("crossval:crossval", "Cross-validate a network, subjects kept apart."),
     "ablate": ("crossval:ablate", "Cross-validate variants and other networks on the same folds."),

@@ -17,7 +17,7 @@ from dataclasses import replace as changed
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
 from fergcn.clips import Clip
+from fergcn.datasets import Scheme
 from fergcn.expressions import FergcnError
 from fergcn.features import clip_fingerprint, dataset_features
 from fergcn.metrics import Scores, Statistic, bootstrap_interval, score
-from fergcn.model import ModelConfig, Network
+from fergcn.model import FERGCN, ModelConfig, Network
 from fergcn.training import (
     Progress,
     TrainConfig,
@@ -52,8 +53,6 @@ RULES = ("last", "validation", "best-on-test")
 best on the test fold, which is no honest result and only serves comparison."""
 
 STATISTICS: tuple[Statistic, ...] = ("accuracy", "uar", "macro_f1")
-
-Scheme = Literal["subjects", "contiguous", "official", "stratified"]
 
 
 @dataclass(frozen=True)
@@ -361,8 +360,10 @@ def _features(
     on_progress: Progress,
 ) -> Path:
     """Compute the backbone's features of all clips that have a face, and say where they lie."""
-    features = dataset_features(
-        build_model(model_config, config).eval(),
+    model = build_model(model_config, config).eval()
+    assert isinstance(model, FERGCN)  # build_model refuses to freeze others
+    features: Any = dataset_features(
+        model,
         [clip for clip, has in zip(clips, with_face, strict=True) if has],
         config.resize,
         config.crop,
@@ -431,6 +432,7 @@ def run_fold(task: FoldTask, on_epoch: Callable[[int], None] = lambda _epoch: No
             matrices.flush()
         if epoch > 0:
             if watched_features is not None:
+                assert isinstance(model, FERGCN)  # build_model refuses to freeze others
                 probs[epoch - 1] = predict_feature_probs(model, watched_features)
             else:
                 config = task.config
@@ -472,7 +474,11 @@ def _run_tasks(tasks: Sequence[FoldTask], workers: int, report: Callable[[int], 
     if workers <= 1 or len(tasks) <= 1:
         before = 0
         for task in tasks:
-            run_fold(task, lambda epoch, before=before: report(before + epoch))
+
+            def report_all(epoch: int, before: int = before) -> None:
+                report(before + epoch)
+
+            run_fold(task, report_all)
             before += task.config.epochs
         return
     # spawned, not forked: a fork of a process with threads can hang
@@ -639,8 +645,8 @@ def _score_rule(
 ) -> tuple[Scores, dict[str, Any]]:
     """Scores of one rule, pooled over folds and seeds, with intervals over subjects."""
     index = {name: number for number, name in enumerate(expressions)} | {"": -1}
-    targets = predictions["target"].map(index).to_numpy(np.int64)
-    answers = predictions[column].map(index).to_numpy(np.int64)
+    targets = predictions["target"].map(index).to_numpy().astype(np.int64)
+    answers = predictions[column].map(index).to_numpy().astype(np.int64)
     pooled = score(targets, answers, expressions)
     right = pd.Series(targets == answers)
     folds = right.groupby([predictions["seed"], predictions["fold"]]).mean()

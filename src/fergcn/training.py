@@ -196,7 +196,7 @@ def train_model(
     metadata: Mapping[str, Any] | None = None,
     on_progress: Progress = lambda _what, _done, _total: None,
     expressions: tuple[str, ...] | None = None,
-    on_epoch: Callable[[int, FERGCN], None] = lambda _epoch, _model: None,
+    on_epoch: Callable[[int, Network], None] = lambda _epoch, _model: None,
 ) -> Path:
     """Train a network, or go on where an earlier call with the same settings was stopped.
 

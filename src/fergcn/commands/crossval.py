@@ -19,8 +19,8 @@ from fergcn.commands.train import (
     Training,
     print_confusion,
 )
-from fergcn.crossval import CrossvalResult, Protocol, Scheme, crossvalidate
-from fergcn.datasets import DATASETS, load_dataset
+from fergcn.crossval import CrossvalResult, Protocol, crossvalidate
+from fergcn.datasets import DATASETS, Scheme, load_dataset
 from fergcn.training import TrainConfig
 
 Seeds = Annotated[list[int] | None, Parameter(consume_multiple=True)]

@@ -34,7 +34,7 @@ class BiLSTMHead(nn.Module):
 
 
 class FrameAttentionHead(nn.Module):
-    """Frame attention network (Meng, Peng, Wang and Qiao, ICIP 2019, Eq. 2–5).
+    """Frame attention network (Meng, Peng, Wang and Qiao, ICIP 2019).
 
     Self-attention `α_i = σ(f_i·q0)` gives the clip's first vector `f'_v = Σ α_i f_i / Σ α_i`;
     relation-attention `β_i = σ([f_i : f'_v]·q1)` then gives what is classified,
