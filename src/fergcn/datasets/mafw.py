@@ -1,7 +1,8 @@
 """MAFW: scenes from films and the web, eleven expressions, five official sets.
 
 `data/frames/00001/` (or `faces`, or videos in `clips`) and
-`split/single/no_caption/set_1/train.txt`, `test.txt` with lines such as `00001.mp4 anger`. Nobody knows who the people are.
+`split/single/no_caption/set_1/train.txt`, `test.txt` with lines such as `00001.mp4 anger`.
+Nobody knows who the people are.
 """
 
 from pathlib import Path
