@@ -263,7 +263,7 @@ def test_a_wrong_dataset_is_one_line(run, dataset: Path, tmp_path: Path, how: st
 def test_unknown_names_are_one_line(run, dataset: Path, tmp_path: Path) -> None:
     code, _, err = run("train", "imagenet", dataset)
     assert (code, is_one_line(err)) == (1, True)
-    assert "found the dataset imagenet, expected one of rendered" in err
+    assert "found the dataset imagenet, expected one of ckplus" in err
     code, _, err = run(
         "train", "rendered", dataset, "-o", tmp_path / "x", "--backbone", "vgg99", "--no-pretrained"
     )

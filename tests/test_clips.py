@@ -47,6 +47,8 @@ def test_a_clip_loads_its_first_and_last_frame(coloured_clips: list[Clip]) -> No
 
 def test_expressions_keep_their_order() -> None:
     assert sort_expressions({"neutral", "fear", "anger"}) == ("anger", "fear", "neutral")
+    order = ("anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+    assert order == EXPRESSIONS
     assert sort_expressions({"neutral", "calm", "awe"}) == ("neutral", "awe", "calm")
     with pytest.raises(FergcnError, match="found the expression 'Joy', expected a lower-case"):
         sort_expressions({"Joy"})

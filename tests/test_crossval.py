@@ -1,3 +1,8 @@
+"""The protocol: folds, leaks, selection rules, resuming, parallel folds."""
+
+import json
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,23 +11,38 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from conftest import tiny_config
 from fergcn import subject_folds
+from fergcn.checkpoint import load_checkpoint
 from fergcn.clips import Clip
-from fergcn.crossval import crossvalidate
+from fergcn.crossval import (
+    CrossvalResult,
+    Protocol,
+    assign_folds,
+    choose_epochs,
+    contiguous_folds,
+    crossvalidate,
+    split_clips,
+)
 from fergcn.expressions import FergcnError
-from fergcn.metrics import score
+from fergcn.training import TrainConfig, predict_probs
 from test_training import FAST
+
+FROZEN = replace(FAST, freeze_backbone=True)
+THREE = Protocol(folds=3)
 
 
 @given(
-    subjects=st.lists(st.integers(0, 40), min_size=20, max_size=120).filter(
+    numbers=st.lists(st.integers(0, 40), min_size=20, max_size=120).filter(
         lambda ids: len(set(ids)) >= 10
     ),
     k=st.integers(2, 10),
 )
-def test_folds_are_disjoint_and_cover(subjects: list[int], k: int) -> None:
+def test_folds_are_disjoint_and_cover(numbers: list[int], k: int) -> None:
+    subjects = [f"S{number:03d}" for number in numbers]
     folds = subject_folds(subjects, k)
     assert set(folds) == set(range(k))
     for subject in set(subjects):
@@ -42,46 +62,275 @@ def test_too_few_subjects() -> None:
         subject_folds(["a", "b", "c"])
 
 
-def test_crossvalidation_pools_every_clip_once(coloured_clips: list[Clip], tmp_path: Path) -> None:
-    config = replace(FAST, freeze_backbone=True)
-    result = crossvalidate(coloured_clips, tmp_path, tiny_config(), config, folds=3)
-    table = pd.read_csv(tmp_path / "predictions.csv")
-    assert table["clip_id"].tolist() == [clip.clip_id for clip in coloured_clips]
+def test_contiguous_folds_are_blocks_of_like_size() -> None:
+    subjects = [f"S{number:02d}" for number in (7, 3, 1, 4, 6, 2, 5, 3)]
+    assert contiguous_folds(subjects, k=3).tolist() == [2, 0, 0, 1, 2, 0, 1, 0]
+
+
+def clips_of(subjects: list[str], folds: list[int | None] | None = None) -> list[Clip]:
+    names = ("anger", "happiness")
+    return [
+        Clip(f"c{i}", subject, names[i % 2], Path("none.mp4"), fold=folds[i] if folds else None)
+        for i, subject in enumerate(subjects)
+    ]
+
+
+def test_official_folds_are_the_datasets_own() -> None:
+    clips = clips_of(["a", "b", "c"], [-1, 0, -1])
+    official = Protocol("official")
+    assert assign_folds(clips, official).tolist() == [-1, 0, -1]
+    with pytest.raises(FergcnError, match="without an official fold"):
+        assign_folds(clips_of(["a", "b"], [0, None]), official)
+    with pytest.raises(FergcnError, match="without an official fold"):
+        assign_folds(clips_of(["a", "b"], [-1, -1]), official)
+
+
+def test_stratified_folds_hold_every_expression() -> None:
+    clips = clips_of([f"c{i}" for i in range(20)])
+    folds = assign_folds(clips, Protocol("stratified", folds=5))
+    for fold in range(5):
+        tested = [clip.expression for clip, f in zip(clips, folds, strict=True) if f == fold]
+        assert sorted(tested) == ["anger", "anger", "happiness", "happiness"]
+    with pytest.raises(FergcnError, match="found 3 clips for 5 folds"):
+        assign_folds(clips[:3], Protocol("stratified", folds=5))
+
+
+@given(
+    numbers=st.lists(st.integers(0, 30), min_size=12, max_size=80).filter(
+        lambda ids: len(set(ids)) >= 6
+    ),
+    k=st.integers(2, 5),
+    validation=st.booleans(),
+)
+def test_the_parts_of_a_fold_share_no_subject(numbers: list[int], k: int, validation: bool) -> None:
+    clips = clips_of([f"S{number:02d}" for number in numbers])
+    folds = assign_folds(clips, Protocol(folds=k))
+    for fold in range(k):
+        split = split_clips(clips, folds, fold, validation)
+        parts = [set(rows.tolist()) for rows in (split.train, split.validation, split.test)]
+        assert set.union(*parts) == set(range(len(clips)))
+        people = [{clips[row].subject_id for row in rows} for rows in parts]
+        assert not (people[0] & people[1] or people[0] & people[2] or people[1] & people[2])
+        assert bool(parts[1]) == validation
+
+
+def test_a_subject_on_both_sides_is_refused() -> None:
+    clips = clips_of(["a", "b", "a", "c"])
+    with pytest.raises(FergcnError, match="found the subject a in training and test clips"):
+        split_clips(clips, np.array([0, 0, 1, 1]), 0, validation=False)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(0, 5), st.integers(1, 5))
+def test_epochs_are_chosen_as_a_loop_would(seed: int, epochs: int, n: int, m: int) -> None:
+    rng = np.random.default_rng(seed)
+    # few distinct values, so that epochs are often equal
+    validation = rng.choice([0.2, 0.8], (epochs, n, 2)).astype(np.float32)
+    test = rng.choice([0.2, 0.8], (epochs, m, 2)).astype(np.float32)
+    validation_targets, test_targets = rng.integers(2, size=n), rng.integers(2, size=m)
+    chosen = choose_epochs(validation, validation_targets, test, test_targets)
+
+    def right(probs: NDArray[np.float32], targets: NDArray[np.int64]) -> int:
+        return sum(int(row.argmax()) == target for row, target in zip(probs, targets, strict=True))
+
+    def loss(probs: NDArray[np.float32]) -> float:
+        return -sum(
+            np.log(row[target]) for row, target in zip(probs, validation_targets, strict=True)
+        )
+
+    assert chosen["last"] == epochs - 1
+    best = max(range(epochs), key=lambda e: (right(test[e], test_targets), -e))
+    assert chosen["best-on-test"] == best
+    if n == 0:
+        assert chosen["validation"] is None
+    else:
+        best = max(
+            range(epochs),
+            key=lambda e: (
+                right(validation[e], validation_targets),
+                round(-loss(validation[e]), 4),
+                -e,
+            ),
+        )
+        assert chosen["validation"] == best
+
+
+@pytest.fixture(scope="module")
+def result(
+    coloured_clips: list[Clip], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, CrossvalResult]:
+    run = tmp_path_factory.mktemp("crossval")
+    protocol = replace(THREE, seeds=(0, 7))
+    return run, crossvalidate(coloured_clips, run, tiny_config(), FROZEN, protocol)
+
+
+def test_every_clip_is_tested_once_for_each_seed(
+    result: tuple[Path, CrossvalResult], coloured_clips: list[Clip]
+) -> None:
+    run, crossval = result
+    table = pd.read_csv(run / "predictions.csv")
+    assert list(table["clip_id"]) == 2 * [clip.clip_id for clip in coloured_clips]
+    assert set(table["seed"]) == {0, 7}
     assert table.groupby("subject_id")["fold"].nunique().max() == 1
-    probs = table[list(result.expressions)].to_numpy()
-    np.testing.assert_allclose(probs.sum(1), 1, atol=1e-5)
-    right = table["target"] == table["prediction"]
-    assert result.pooled.accuracy == pytest.approx(right.mean())
-    assert result.fold_accuracies == pytest.approx(right.groupby(table["fold"]).mean().tolist())
-    assert result.pooled.confusion.sum() == len(coloured_clips)
-    again = crossvalidate(coloured_clips, tmp_path, tiny_config(), config, folds=3)
-    pd.testing.assert_frame_equal(again.predictions, result.predictions)
+    np.testing.assert_allclose(table[list(crossval.expressions)].sum(axis=1), 1, atol=1e-5)
+    best = table[list(crossval.expressions)].idxmax(axis=1)
+    assert (best == table["prediction"]).all()
+
+
+def test_summary_is_what_scikit_learn_says_of_the_table(
+    result: tuple[Path, CrossvalResult],
+) -> None:
+    run, _ = result
+    table = pd.read_csv(run / "predictions.csv")
+    rules = json.loads((run / "summary.json").read_text())["rules"]
+    columns = {
+        "last": "prediction",
+        "validation": "prediction_validation",
+        "best-on-test": "prediction_best_on_test",
+    }
+    for rule, column in columns.items():
+        truth, answers, scores = table["target"], table[column], rules[rule]
+        assert scores["accuracy"] == pytest.approx(accuracy_score(truth, answers))
+        assert scores["uar"] == pytest.approx(recall_score(truth, answers, average="macro"))
+        assert scores["macro_f1"] == pytest.approx(f1_score(truth, answers, average="macro"))
+        assert scores["accuracy_ci"][0] <= scores["accuracy"] <= scores["accuracy_ci"][1]
+        right = (truth == answers).groupby([table["seed"], table["fold"]]).mean()
+        np.testing.assert_allclose(np.ravel(scores["fold_accuracies"]), right)
+        assert scores["mean_of_folds"] == pytest.approx(right.mean())
+        assert np.sum(scores["confusion"]) == len(table)
+    assert rules["best-on-test"]["accuracy"] >= rules["last"]["accuracy"]
 
 
 def test_frozen_and_whole_network_agree_on_the_test_folds(
-    coloured_clips: list[Clip], tmp_path: Path
+    result: tuple[Path, CrossvalResult], coloured_clips: list[Clip]
 ) -> None:
     """The features that a fold trains on are the rows of its own clips."""
-    from fergcn.checkpoint import load_checkpoint
-    from fergcn.training import predict_probs
-
-    config = replace(FAST, freeze_backbone=True)
-    result = crossvalidate(coloured_clips, tmp_path, tiny_config(), config, folds=3)
+    run, crossval = result
+    first = crossval.predictions[crossval.predictions["seed"] == 0]
     for fold in range(3):
-        rows = result.predictions["fold"] == fold
+        rows = (first["fold"] == fold).to_numpy()
         clips = [clip for clip, chosen in zip(coloured_clips, rows, strict=True) if chosen]
-        model = load_checkpoint(tmp_path / f"fold_{fold:02d}" / "checkpoint").model
+        checkpoint = load_checkpoint(run / "seed_0" / f"fold_{fold:02d}" / "checkpoint")
         np.testing.assert_allclose(
-            result.predictions.loc[rows, list(result.expressions)],
-            predict_probs(model, clips, 40, 32),
+            first.loc[rows, list(crossval.expressions)],
+            predict_probs(checkpoint.model, clips, 40, 32),
             atol=1e-4,
         )
+        matrices = np.load(run / "seed_0" / f"fold_{fold:02d}" / "adjacency.npy")
+        np.testing.assert_array_equal(matrices[0], np.eye(4))
+        trained = checkpoint.model.head.adjacency.detach().numpy()
+        np.testing.assert_array_equal(matrices[-1], trained)
 
 
-def test_scores_by_hand_with_a_class_that_never_occurs() -> None:
-    targets, predictions = np.array([0, 0, 0, 2]), np.array([0, 0, 1, 2])
-    scores = score(targets, predictions, ("anger", "fear", "neutral"))
-    assert scores.accuracy == 0.75
-    assert scores.uar == pytest.approx((2 / 3 + 1) / 2)
-    assert scores.macro_f1 == pytest.approx((0.8 + 1) / 2)
-    assert scores.confusion.tolist() == [[2, 1, 0], [0, 0, 0], [0, 0, 1]]
+def test_a_finished_run_is_read_and_a_lost_fold_is_run_again(
+    result: tuple[Path, CrossvalResult], coloured_clips: list[Clip]
+) -> None:
+    run, crossval = result
+    shutil.rmtree(run / "seed_7" / "fold_01")
+    kept = (run / "seed_0" / "fold_01" / "log.csv").stat().st_mtime_ns
+    protocol = replace(THREE, seeds=(0, 7))
+    again = crossvalidate(coloured_clips, run, tiny_config(), FROZEN, protocol)
+    pd.testing.assert_frame_equal(again.predictions, crossval.predictions)
+    assert (run / "seed_0" / "fold_01" / "log.csv").stat().st_mtime_ns == kept
+
+
+def test_a_stopped_fold_goes_on_with_the_same_result(
+    result: tuple[Path, CrossvalResult],
+    coloured_clips: list[Clip],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fergcn.training.SAVE_EVERY_S", 0.0)
+
+    def stop_in_second_fold(what: str, done: int, total: int) -> None:
+        if what == "epochs of all folds" and done == FROZEN.epochs + 2:
+            raise KeyboardInterrupt
+
+    run, _ = result
+    arguments = (coloured_clips, tmp_path, tiny_config(), FROZEN, THREE)
+    with pytest.raises(KeyboardInterrupt):
+        crossvalidate(*arguments, on_progress=stop_in_second_fold)
+    assert not (tmp_path / "summary.json").exists()
+    crossvalidate(*arguments)
+    for name in ("probs.npy", "adjacency.npy"):
+        for fold in range(3):
+            path = Path("seed_0") / f"fold_{fold:02d}" / name
+            np.testing.assert_array_equal(np.load(tmp_path / path), np.load(run / path))
+
+
+def test_folds_in_processes_give_the_same_predictions(
+    result: tuple[Path, CrossvalResult], coloured_clips: list[Clip], tmp_path: Path
+) -> None:
+    _, crossval = result
+    reported: list[int] = []
+
+    def remember(what: str, done: int, total: int) -> None:
+        if what == "epochs of all folds":
+            reported.append(done)
+
+    parallel = crossvalidate(
+        coloured_clips, tmp_path, tiny_config(), FROZEN, THREE, None, 2, remember
+    )
+    first = crossval.predictions[crossval.predictions["seed"] == 0]
+    pd.testing.assert_frame_equal(parallel.predictions, first, atol=1e-4)
+    assert reported[-1] == 3 * FROZEN.epochs
+
+
+@pytest.mark.parametrize("config", [FROZEN, FAST], ids=["frozen", "whole"])
+def test_clips_without_a_face_count_as_errors(
+    coloured_clips: list[Clip], tmp_path: Path, config: TrainConfig
+) -> None:
+    np.save(tmp_path / "none.npy", np.zeros((0, 48, 48, 3), np.uint8))
+    faceless = [Clip(f"faceless{i}", f"S{i:03d}", "anger", tmp_path / "none.npy") for i in range(3)]
+    clips = [*faceless[:1], *coloured_clips, *faceless[1:]]
+    config = replace(config, epochs=1)
+    crossval = crossvalidate(clips, tmp_path / "run", tiny_config(), config, THREE)
+    assert crossval.summary["unanswered"] == 3
+    table = crossval.predictions
+    assert (table["prediction"] == "").sum() == 3
+    assert set(table.loc[table["prediction"] == "", "clip_id"]) == {c.clip_id for c in faceless}
+    right = (table["prediction"] == table["target"]).sum()
+    assert crossval.scores["last"].accuracy == pytest.approx(right / 15)
+    # the others are judged as if nothing had been added
+    assert not table.loc[table["prediction"] != "", list(crossval.expressions)].isna().any(None)
+
+
+def test_a_class_may_be_missing_from_a_fold(coloured_clips: list[Clip], tmp_path: Path) -> None:
+    """As in CK+, where no subject of fold 10 shows fear."""
+    alone = [replace(clip, expression="fear") if i == 0 else clip
+             for i, clip in enumerate(coloured_clips)]  # fmt: skip
+    crossval = crossvalidate(alone, tmp_path, tiny_config(4), replace(FROZEN, epochs=1), THREE)
+    assert 0 <= crossval.summary["rules"]["last"]["uar"] <= 1
+    assert crossval.expressions == ("anger", "fear", "happiness", "sadness")
+
+
+def test_without_validation_everybody_is_trained_on(
+    coloured_clips: list[Clip], tmp_path: Path
+) -> None:
+    protocol = replace(THREE, validation=False)
+    config = replace(FROZEN, epochs=1)
+    crossval = crossvalidate(coloured_clips, tmp_path, tiny_config(), config, protocol)
+    assert crossval.summary["rules"]["validation"] is None
+    assert (crossval.predictions["prediction_validation"] == "").all()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: {**run, "format": 99}, "found a run of layout 99, expected layout 1"),
+        (lambda _run: [], "found a run of layout None"),
+        (lambda run: {**run, "data": "0" * 16}, "found a run with another data"),
+    ],
+)
+def test_another_run_is_not_overwritten(
+    coloured_clips: list[Clip], tmp_path: Path, damage: Callable[[object], object], message: str
+) -> None:
+    config = replace(FROZEN, epochs=1)
+    crossvalidate(coloured_clips, tmp_path, tiny_config(), config, THREE)
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(damage(json.loads(path.read_text()))))
+    with pytest.raises(FergcnError, match=message):
+        crossvalidate(coloured_clips, tmp_path, tiny_config(), config, THREE)
+    with pytest.raises(FergcnError, match=r"expected none or the same|expected layout"):
+        crossvalidate(
+            coloured_clips, tmp_path, tiny_config(), replace(config, learning_rate=1.0), THREE
+        )

@@ -76,7 +76,7 @@ def write_raw(root: Path) -> list[Clip]:
     faces = face_frames()
     write_pictures(root / "pictures", faces)
     write_video(root / "video.mp4", faces, fps=25, crf=5)
-    # the other half shows the face too, upside down in a profile's place
+    # the other half shows the face too, mirrored
     halves = [np.concatenate([face[:, ::-1], face], axis=1) for face in faces]
     write_pictures(root / "halves", halves)
     write_pictures(root / "turned", [np.rot90(face, k=1) for face in faces])
@@ -551,7 +551,7 @@ def test_wrong_folders_are_refused(store: Path, copy: Path, tmp_path: Path) -> N
         with pytest.raises(FergcnError, match="found layout 99, expected layout 1"):
             read(copy)
     (copy / "prepared.json").write_text("{}")
-    with pytest.raises(FergcnError, match="missing or damaged"):
+    with pytest.raises(FergcnError, match="delete the store and prepare it again"):
         read_prepared(copy)
 
 

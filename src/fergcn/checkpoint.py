@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from fergcn.expressions import FergcnError, sort_expressions
-from fergcn.model import FERGCN, ModelConfig
+from fergcn.model import ModelConfig, Network, create_network
 
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "checkpoint.json"
@@ -28,7 +28,7 @@ SHIPPED = {"default": Path(__file__).parent / "checkpoints" / "default"}
 class Checkpoint:
     """A trained network with what is needed to use it."""
 
-    model: FERGCN
+    model: Network
     """In evaluation mode, on the CPU."""
     expressions: tuple[str, ...]
     """Meaning of the logits, in order."""
@@ -44,7 +44,7 @@ class Checkpoint:
 
 def save_checkpoint(
     directory: Path,
-    model: FERGCN,
+    model: Network,
     expressions: tuple[str, ...],
     resize: int,
     crop: int,
@@ -105,7 +105,7 @@ def load_checkpoint(source: str | Path = "default") -> Checkpoint:
     try:
         # The weights are about to be loaded: ImageNet's are not needed.
         config = replace(ModelConfig(**card["model"]), pretrained=False)
-        model = FERGCN(config)
+        model = create_network(config)
         model.load_state_dict(load_file(weights))
     except (TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise FergcnError(

@@ -15,11 +15,12 @@ from fergcn.expressions import FergcnError
 COMMANDS = {
     "demo": ("demo:demo", "Train, test and analyse a video on what the package ships."),
     "predict": ("predict:predict", "Tell who shows which expression when in videos."),
-    "datasets": ("experiments:datasets", "List the datasets that train and crossval know."),
+    "datasets": ("datasets:app", "List the datasets, or check one on disk."),
     "prepare": ("prepare:prepare", "Cut aligned faces out of a dataset, once for all."),
-    "train": ("experiments:train", "Train a network on a whole dataset."),
-    "crossval": ("experiments:crossval", "Cross-validate a network, subjects kept apart."),
-    "evaluate": ("experiments:evaluate", "Score a checkpoint on a dataset."),
+    "train": ("train:train", "Train a network on a whole dataset."),
+    "crossval": ("crossval:crossval", "Cross-validate a network, subjects kept apart."),
+    "ablate": ("crossval:ablate", "Cross-validate variants and other networks on the same folds."),
+    "evaluate": ("train:evaluate", "Score a checkpoint on a dataset."),
     "render": ("render:render", "Render a dataset of parametric heads with known truth."),
     "bench": ("bench:bench", "Measure speed as ratios on this machine."),
 }

@@ -47,6 +47,10 @@ class Clip:
     attributes: dict[str, float | str] = field(default_factory=dict)
     """What else the dataset knows about the subject or the clip."""
 
+    def has_frames(self) -> bool:
+        """Whether there is a face to look at: an array may be empty, where none was found."""
+        return self.path.suffix != ".npy" or len(np.load(self.path, mmap_mode="r")) > 0
+
 
 def sample_frames(num_available: int, num_frames: int) -> NDArray[np.int64]:
     """Choose frames chronologically, evenly spread, first and last included.

@@ -1,20 +1,36 @@
-"""Subject-independent cross-validation: folds, one run for each, pooled predictions."""
+"""The protocol: folds with subjects apart, one run a fold, three selection rules, pooled scores.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+A run's folder holds `run.json` (what was run), `clips.csv` (the clips and their folds),
+`seed_0/fold_00/ …` (each fold's log, checkpoint, adjacency and probabilities of every epoch),
+`predictions.csv` and `summary.json`.
+"""
+
+import csv
+import json
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from dataclasses import replace as changed
+from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedKFold
 
-from fergcn.checkpoint import load_checkpoint
 from fergcn.clips import Clip
+from fergcn.datasets import Scheme
 from fergcn.expressions import FergcnError
-from fergcn.features import dataset_features
-from fergcn.metrics import Scores, score
-from fergcn.model import ModelConfig
+from fergcn.features import clip_fingerprint, dataset_features
+from fergcn.metrics import Scores, Statistic, bootstrap_interval, score
+from fergcn.model import FERGCN, ModelConfig, Network
 from fergcn.training import (
     Progress,
     TrainConfig,
@@ -25,6 +41,33 @@ from fergcn.training import (
     predict_probs,
     train_model,
 )
+
+FORMAT = 1
+"""Version of a run's folder."""
+
+INNER_FOLDS = 10
+"""One in so many of the training subjects is kept aside for choosing an epoch."""
+
+RULES = ("last", "validation", "best-on-test")
+"""How the epoch that counts is chosen: the last one; the best on inner validation subjects; the
+best on the test fold, which is no honest result and only serves comparison."""
+
+STATISTICS: tuple[Statistic, ...] = ("accuracy", "uar", "macro_f1")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How clips are divided and what is repeated."""
+
+    scheme: Scheme = "subjects"
+    """`subjects`: sorted ascending, `rank % folds`; `contiguous`: blocks of them; `official`: as
+    the dataset says; `stratified`: clips by expression, where nobody knows the subjects."""
+    folds: int = 10
+    """Number of folds; official ones bring their own."""
+    validation: bool = True
+    """Keep one in ten training subjects aside, so that the second selection rule has a ground."""
+    seeds: tuple[int, ...] = (0,)
+    """The whole cross-validation runs once for each."""
 
 
 def subject_folds(subject_ids: Sequence[str], k: int = 10) -> NDArray[np.int64]:
@@ -40,14 +83,117 @@ def subject_folds(subject_ids: Sequence[str], k: int = 10) -> NDArray[np.int64]:
     Raises:
         FergcnError: there are fewer subjects than folds.
     """
+    rank = _subject_ranks(subject_ids, k)
+    return np.array([rank[subject] % k for subject in subject_ids], dtype=np.int64)
+
+
+def contiguous_folds(subject_ids: Sequence[str], k: int = 10) -> NDArray[np.int64]:
+    """Put every subject into one fold: subjects sorted ascending, k blocks of like size.
+
+    Args:
+        subject_ids: the subject of each clip.
+        k: number of folds.
+
+    Returns:
+        `(len(subject_ids),)` fold of each clip, 0 to k-1.
+
+    Raises:
+        FergcnError: there are fewer subjects than folds.
+    """
+    rank = _subject_ranks(subject_ids, k)
+    block = [
+        int(fold) for fold, ranks in enumerate(np.array_split(range(len(rank)), k)) for _ in ranks
+    ]
+    return np.array([block[rank[subject]] for subject in subject_ids], dtype=np.int64)
+
+
+def _subject_ranks(subject_ids: Sequence[str], k: int) -> dict[str, int]:
     subjects = sorted(set(subject_ids))
     if not 2 <= k <= len(subjects):
         raise FergcnError(
             f"found {len(subjects)} subjects for {k} folds, expected 2 to {len(subjects)} folds: "
             "pass another --folds"
         )
-    rank = {subject: index for index, subject in enumerate(subjects)}
-    return np.array([rank[subject] % k for subject in subject_ids], dtype=np.int64)
+    return {subject: index for index, subject in enumerate(subjects)}
+
+
+def assign_folds(clips: Sequence[Clip], protocol: Protocol) -> NDArray[np.int64]:
+    """Say in which fold each clip is tested.
+
+    Returns:
+        `(len(clips),)` from 0; -1 for clips that are only ever trained on.
+
+    Raises:
+        FergcnError: the clips don't allow the scheme.
+    """
+    subjects = [clip.subject_id for clip in clips]
+    if protocol.scheme == "subjects":
+        return subject_folds(subjects, protocol.folds)
+    if protocol.scheme == "contiguous":
+        return contiguous_folds(subjects, protocol.folds)
+    if protocol.scheme == "official":
+        official = [clip.fold for clip in clips if clip.fold is not None]
+        if len(official) < len(clips) or max(official, default=-1) < 0:
+            raise FergcnError(
+                "found clips without an official fold, expected one for each: "
+                "choose --scheme subjects"
+            )
+        return np.array(official, dtype=np.int64)
+    folds = np.empty(len(clips), dtype=np.int64)
+    labels = [clip.expression for clip in clips]
+    splitter = StratifiedKFold(protocol.folds, shuffle=True, random_state=0)
+    try:
+        for fold, (_, rows) in enumerate(splitter.split(np.zeros(len(clips)), labels)):
+            folds[rows] = fold
+    except ValueError:
+        raise FergcnError(
+            f"found {len(clips)} clips for {protocol.folds} folds, expected at least "
+            f"{protocol.folds} of one expression: pass a smaller --folds"
+        ) from None
+    return folds
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of the clips in one fold's three parts."""
+
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    """Subjects of the training side on which nothing is trained; may be empty."""
+    test: NDArray[np.int64]
+
+
+def split_clips(
+    clips: Sequence[Clip], fold_of_clip: NDArray[np.int64], fold: int, validation: bool
+) -> Split:
+    """Divide the clips for one fold.
+
+    Raises:
+        FergcnError: a subject is on two sides, or a part that is needed is empty.
+    """
+    test = np.flatnonzero(fold_of_clip == fold)
+    train = np.flatnonzero(fold_of_clip != fold)
+    inner = np.zeros(len(train), dtype=bool)
+    if validation:
+        subjects = [clips[row].subject_id for row in train.tolist()]
+        inner = subject_folds(subjects, min(INNER_FOLDS, len(set(subjects)))) == 0
+    split = Split(train[~inner], train[inner], test)
+    parts = {"training": split.train, "validation": split.validation, "test": split.test}
+    owner: dict[str, str] = {}
+    for name, rows in parts.items():
+        for row in rows.tolist():
+            subject = clips[row].subject_id
+            if owner.setdefault(subject, name) != name:
+                raise FergcnError(
+                    f"found the subject {subject} in {owner[subject]} and {name} clips of fold "
+                    f"{fold}, expected each on one side: the folds must be made from subjects"
+                )
+    if not len(split.train) or not len(split.test):
+        raise FergcnError(
+            f"found {len(split.train)} training and {len(split.test)} test clips in fold {fold}, "
+            "expected some of each: pass another --folds"
+        )
+    return split
 
 
 @dataclass(frozen=True)
@@ -57,11 +203,12 @@ class CrossvalResult:
     expressions: tuple[str, ...]
     """Classes in order."""
     predictions: pd.DataFrame
-    """One row a clip: clip_id, subject_id, fold, target, prediction, a probability each class."""
-    fold_accuracies: list[float]
-    """Accuracy on each test fold; folds differ in size, so their mean is not the pooled one."""
-    pooled: Scores
-    """Scores over the predictions of all folds together."""
+    """One row a seed and clip: seed, fold, clip_id, subject_id, target, the prediction of each
+    rule (empty where the clip shows no face), and the last epoch's probability of each class."""
+    summary: dict[str, Any]
+    """What `summary.json` holds: scores of each rule."""
+    scores: dict[str, Scores]
+    """Pooled scores of each rule over folds and seeds."""
 
 
 def crossvalidate(
@@ -69,90 +216,457 @@ def crossvalidate(
     run_dir: Path,
     model_config: ModelConfig,
     config: TrainConfig,
-    folds: int = 10,
-    metadata: Mapping[str, Any] | None = None,
+    protocol: Protocol | None = None,
+    about: dict[str, Any] | None = None,
+    workers: int = 1,
     on_progress: Progress = lambda _what, _done, _total: None,
 ) -> CrossvalResult:
-    """Train and test a network once for each fold; the last epoch is what is tested.
+    """Train and test a network once for each seed and fold.
 
-    A fold that is complete is not run again, and one that was stopped goes on where it was.
+    A fold that is complete is not run again, and one that was stopped goes on where it was. Clips
+    without any face are not trained on and count as errors in their test fold.
 
     Args:
         clips: the dataset.
-        run_dir: gets `fold_00/ …` and `predictions.csv`.
+        run_dir: the run's folder.
         model_config: the network.
-        config: how to train.
-        folds: number of folds.
-        metadata: what the checkpoints should tell, as JSON values.
-        on_progress: told about folds and what goes on inside them.
+        config: how to train; its seed gives way to the protocol's.
+        protocol: folds, validation subjects and seeds.
+        about: what `run.json` should tell besides, as JSON values: `dataset`, `root`.
+        workers: folds that run at the same time, each in a process of its own, on its own GPU
+            where there are several.
+        on_progress: told about epochs over all folds, and what goes on before.
 
     Raises:
-        FergcnError: there are fewer subjects than folds, a training set lacks a class, the folder
-            holds another run, several devices are asked for, or a clip can't be read.
+        FergcnError: the clips don't allow the protocol, the folder holds another run, or a clip
+            can't be read.
     """
     if config.devices > 1:
         raise FergcnError(
-            f"found devices={config.devices}, expected 1 in a cross-validation: leave --devices out"
+            f"found devices={config.devices}, expected 1 in a cross-validation: leave --devices "
+            "out and let --workers share the GPUs"
         )
-    fold_of_clip = subject_folds([clip.subject_id for clip in clips], folds)
+    protocol = protocol or Protocol()
+    fold_of_clip = assign_folds(clips, protocol)
     expressions = dataset_expressions(clips)
-    targets = encode_targets(clips, expressions)
-    features = None
-    if config.freeze_backbone:
-        features = dataset_features(
-            build_model(model_config, config).eval(),
-            clips,
-            config.resize,
-            config.crop,
-            lambda done, total: on_progress("features", done, total),
-        )
-    probs = np.empty((len(clips), len(expressions)), dtype=np.float32)
-    for fold in range(folds):
-        on_progress("folds", fold, folds)
-        train_rows = np.flatnonzero(fold_of_clip != fold)
-        test_rows = np.flatnonzero(fold_of_clip == fold)
-        train_clips = [clips[row] for row in train_rows.tolist()]
-        test_clips = [clips[row] for row in test_rows.tolist()]
-        _refuse_leak(train_clips, test_clips)
-        checkpoint_dir = train_model(
-            train_clips,
-            run_dir / f"fold_{fold:02d}",
-            model_config,
-            config,
-            None if features is None else features[:, train_rows],
-            {**(metadata or {}), "fold": fold, "folds": folds},
-            on_progress,
-        )
-        checkpoint = load_checkpoint(checkpoint_dir)
-        if features is not None:
-            probs[test_rows] = predict_feature_probs(checkpoint.model, features[0, test_rows])
-        else:
-            probs[test_rows] = predict_probs(
-                checkpoint.model, test_clips, checkpoint.resize, checkpoint.crop, on_progress
+    test_folds = sorted(set(fold_of_clip.tolist()) - {-1})
+    splits = {
+        fold: split_clips(clips, fold_of_clip, fold, protocol.validation) for fold in test_folds
+    }
+    with_face = np.array([clip.has_frames() for clip in clips])
+    if not with_face.any():
+        raise FergcnError("found no clip with a face, expected some: prepare the dataset again")
+    _begin(run_dir, clips, fold_of_clip, expressions, model_config, config, protocol, about or {})
+
+    tasks = []
+    for seed in protocol.seeds:
+        seeded = changed(config, seed=seed)
+        features_path = None
+        if config.freeze_backbone and not _is_seed_complete(run_dir, seed, test_folds):
+            features_path = _features(clips, with_face, model_config, seeded, on_progress)
+        tasks += [
+            FoldTask(
+                clips=clips,
+                expressions=expressions,
+                split=splits[fold],
+                with_face=with_face,
+                directory=_fold_dir(run_dir, seed, fold),
+                model_config=model_config,
+                config=seeded,
+                features_path=features_path,
+                metadata={**(about or {}), "fold": fold, "protocol": asdict(protocol)},
             )
-    on_progress("folds", folds, folds)
-    predicted = probs.argmax(axis=1)
-    predictions = pd.DataFrame(
-        {
-            "clip_id": [clip.clip_id for clip in clips],
-            "subject_id": [clip.subject_id for clip in clips],
-            "fold": fold_of_clip,
-            "target": [clip.expression for clip in clips],
-            "prediction": [expressions[index] for index in predicted],
-            **{name: probs[:, index] for index, name in enumerate(expressions)},
-        }
+            for fold in test_folds
+        ]
+    total = len(tasks) * config.epochs
+    _run_tasks(tasks, workers, lambda done: on_progress("epochs of all folds", done, total))
+
+    result = _collect(clips, fold_of_clip, expressions, tasks, protocol, test_folds)
+    result.predictions.to_csv(run_dir / "predictions.csv", index=False)
+    write_json(run_dir / "summary.json", result.summary)
+    return result
+
+
+def _begin(
+    run_dir: Path,
+    clips: Sequence[Clip],
+    fold_of_clip: NDArray[np.int64],
+    expressions: tuple[str, ...],
+    model_config: ModelConfig,
+    config: TrainConfig,
+    protocol: Protocol,
+    about: dict[str, Any],
+) -> None:
+    """Write down what is run, or check that the folder holds the same."""
+    run = {
+        "format": FORMAT,
+        **about,
+        "model": asdict(model_config),
+        "training": asdict(config),
+        "protocol": asdict(protocol),
+        "expressions": list(expressions),
+        "data": clip_fingerprint(clips),
+    }
+    path = run_dir / "run.json"
+    if path.exists():
+        try:
+            found = json.loads(path.read_text())
+            found.pop("fergcn_version", None)
+        except (ValueError, AttributeError):
+            found = {}
+        if found.get("format") != FORMAT:
+            raise FergcnError(
+                f"{run_dir}: found a run of layout {found.get('format')}, expected layout "
+                f"{FORMAT}: name another folder"
+            )
+        # Where the data lies may change; what they are may not.
+        expected = json.loads(json.dumps(run))
+        different = [key for key in expected if key != "root" and found.get(key) != expected[key]]
+        if different:
+            raise FergcnError(
+                f"{run_dir}: found a run with another {' and '.join(different)}, expected none or "
+                "the same: name another folder or delete this one"
+            )
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / "clips.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["clip_id", "subject_id", "fold", "expression"])
+        for clip, fold in zip(clips, fold_of_clip, strict=True):
+            writer.writerow([clip.clip_id, clip.subject_id, fold, clip.expression])
+    write_json(path, {**run, "fergcn_version": version("fergcn")})
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file that appears under its name only when complete."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.replace(path)
+
+
+def _fold_dir(run_dir: Path, seed: int, fold: int) -> Path:
+    return run_dir / f"seed_{seed}" / f"fold_{fold:02d}"
+
+
+def _is_seed_complete(run_dir: Path, seed: int, folds: Sequence[int]) -> bool:
+    return all((_fold_dir(run_dir, seed, fold) / "checkpoint").is_dir() for fold in folds)
+
+
+def _features(
+    clips: Sequence[Clip],
+    with_face: NDArray[np.bool_],
+    model_config: ModelConfig,
+    config: TrainConfig,
+    on_progress: Progress,
+) -> Path:
+    """Compute the backbone's features of all clips that have a face, and say where they lie."""
+    model = build_model(model_config, config).eval()
+    assert isinstance(model, FERGCN)  # build_model refuses to freeze others
+    features: Any = dataset_features(
+        model,
+        [clip for clip, has in zip(clips, with_face, strict=True) if has],
+        config.resize,
+        config.crop,
+        lambda done, total: on_progress("features", done, total),
     )
-    predictions.to_csv(run_dir / "predictions.csv", index=False)
-    correct = predicted == targets
-    fold_accuracies = [float(correct[fold_of_clip == fold].mean()) for fold in range(folds)]
-    return CrossvalResult(
-        expressions, predictions, fold_accuracies, score(targets, predicted, expressions)
+    return Path(features.filename)
+
+
+# --- one fold ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FoldTask:
+    """All that a process needs to train and test one fold."""
+
+    clips: Sequence[Clip]
+    expressions: tuple[str, ...]
+    split: Split
+    with_face: NDArray[np.bool_]
+    """`(len(clips),)`"""
+    directory: Path
+    model_config: ModelConfig
+    config: TrainConfig
+    features_path: Path | None
+    """Features of the clips with a face, where the backbone is frozen."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def answered(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those rows whose clips have a face."""
+        return rows[self.with_face[rows]]
+
+
+def run_fold(task: FoldTask, on_epoch: Callable[[int], None] = lambda _epoch: None) -> None:
+    """Train one fold; keep the probabilities and the adjacency matrix of every epoch.
+
+    Writes `probs.npy`, `(epochs, validation clips + test clips, classes)`, and `adjacency.npy`,
+    `(epochs + 1, N, N)`, both beside what `train_model` writes.
+
+    Args:
+        task: the fold.
+        on_epoch: told the number of epochs that are done.
+    """
+    epochs = task.config.epochs
+    if (task.directory / "checkpoint").is_dir():
+        on_epoch(epochs)
+        return
+    train = task.answered(task.split.train)
+    watched = np.concatenate([task.answered(task.split.validation), task.answered(task.split.test)])
+    watched_clips = [task.clips[row] for row in watched.tolist()]
+    train_features = watched_features = None
+    if task.features_path is not None:
+        features = np.load(task.features_path, mmap_mode="r")  # (views, clips with a face, N, C)
+        column = np.cumsum(task.with_face) - 1
+        train_features = features[:, column[train]]
+        watched_features = features[0, column[watched]]
+    task.directory.mkdir(parents=True, exist_ok=True)
+    shape = (epochs, len(watched), len(task.expressions))
+    probs = _open_array(task.directory / "probs.npy", shape)
+
+    def watch(epoch: int, model: Network) -> None:
+        model.eval()
+        adjacency = getattr(model.head, "adjacency", None) if hasattr(model, "head") else None
+        if adjacency is not None:
+            matrices = _open_array(task.directory / "adjacency.npy", (epochs + 1, *adjacency.shape))
+            matrices[epoch] = adjacency.detach().cpu().numpy()
+            matrices.flush()
+        if epoch > 0:
+            if watched_features is not None:
+                assert isinstance(model, FERGCN)  # build_model refuses to freeze others
+                probs[epoch - 1] = predict_feature_probs(model, watched_features)
+            else:
+                config = task.config
+                probs[epoch - 1] = predict_probs(model, watched_clips, config.resize, config.crop)
+            probs.flush()
+        on_epoch(epoch)
+
+    train_model(
+        [task.clips[row] for row in train.tolist()],
+        task.directory,
+        task.model_config,
+        task.config,
+        train_features,
+        task.metadata,
+        expressions=task.expressions,
+        on_epoch=watch,
     )
 
 
-def _refuse_leak(train: Sequence[Clip], test: Sequence[Clip]) -> None:
-    if both := {clip.subject_id for clip in train} & {clip.subject_id for clip in test}:
+def _open_array(path: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.float32]]":
+    """Open an array on disk, new and full of NaN where there is none of this shape."""
+    if path.exists():
+        try:
+            array = np.lib.format.open_memmap(path, "r+")
+        except ValueError:  # it was being written when the run was killed
+            array = None
+        if array is not None and array.shape == shape:
+            return array
+    array = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+    array[:] = np.nan
+    return array
+
+
+# --- many folds ----------------------------------------------------------------------------------
+
+
+def _run_tasks(tasks: Sequence[FoldTask], workers: int, report: Callable[[int], None]) -> None:
+    """Run folds, telling the number of epochs done over all of them."""
+    if workers <= 1 or len(tasks) <= 1:
+        before = 0
+        for task in tasks:
+
+            def report_all(epoch: int, before: int = before) -> None:
+                report(before + epoch)
+
+            run_fold(task, report_all)
+            before += task.config.epochs
+        return
+    # spawned, not forked: a fork of a process with threads can hang
+    context = get_context("spawn")
+    workers = min(workers, len(tasks))
+    epochs = context.Array("i", len(tasks))
+    started = context.Value("i", 0)
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=(epochs, started, workers)
+    )
+    try:
+        pending = {pool.submit(_run_task, index, task) for index, task in enumerate(tasks)}
+        while pending:
+            finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+            for future in finished:
+                future.result()
+            report(sum(epochs[:]))
+    except BrokenProcessPool:
         raise FergcnError(
-            f"found the subjects {', '.join(sorted(both)[:3])} in training and test clips, "
-            "expected each on one side: the folds must be made from subjects"
+            "found that the process of a fold was killed, perhaps for lack of memory: run the same "
+            "command again to go on, with fewer workers"
+        ) from None
+    finally:
+        for process in (pool._processes or {}).values():  # folds resume: nothing is lost
+            process.terminate()
+        pool.shutdown(cancel_futures=True)
+
+
+_epochs: Any = None  # of a worker: shared array, epochs done in each task
+
+
+def _start_worker(epochs: Any, started: Any, workers: int) -> None:
+    global _epochs
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    _epochs = epochs
+    with started.get_lock():
+        number = started.value
+        started.value += 1
+    if gpus := torch.cuda.device_count():
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(number % gpus)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+
+
+def _run_task(index: int, task: FoldTask) -> None:
+    def report(epoch: int) -> None:
+        _epochs[index] = epoch
+
+    run_fold(task, report)
+
+
+# --- scores --------------------------------------------------------------------------------------
+
+
+def choose_epochs(
+    validation_probs: NDArray[np.float32],
+    validation_targets: NDArray[np.int64],
+    test_probs: NDArray[np.float32],
+    test_targets: NDArray[np.int64],
+) -> dict[str, int | None]:
+    """Choose the epoch that counts by each of `RULES`.
+
+    On the validation subjects the highest accuracy wins, among equals the lowest cross-entropy,
+    among those the earliest epoch; on the test fold the highest accuracy, the earliest.
+
+    Args:
+        validation_probs: `(epochs, n, classes)`; n may be 0.
+        validation_targets: `(n,)` class indices.
+        test_probs: `(epochs, m, classes)`; m may be 0.
+        test_targets: `(m,)` class indices.
+
+    Returns:
+        Index of the epoch for each rule; None for validation without clips.
+    """
+    epochs = len(test_probs)
+    chosen: dict[str, int | None] = {"last": epochs - 1, "validation": None}
+    if len(validation_targets):
+        right = (validation_probs.argmax(2) == validation_targets).mean(1)  # (epochs,)
+        of_truth = validation_probs[:, np.arange(len(validation_targets)), validation_targets]
+        loss = -np.log(np.maximum(of_truth, 1e-12)).mean(1)
+        chosen["validation"] = int(np.lexsort((np.arange(epochs), loss, -right))[0])
+    right = (test_probs.argmax(2) == test_targets).sum(1)
+    chosen["best-on-test"] = int(right.argmax())
+    return chosen
+
+
+def _collect(
+    clips: Sequence[Clip],
+    fold_of_clip: NDArray[np.int64],
+    expressions: tuple[str, ...],
+    tasks: Sequence[FoldTask],
+    protocol: Protocol,
+    test_folds: Sequence[int],
+) -> CrossvalResult:
+    """Read what the folds left and pool it."""
+    targets = encode_targets(clips, expressions)
+    tested = np.flatnonzero(fold_of_clip >= 0)
+    tables = []
+    for seed_index, seed in enumerate(protocol.seeds):
+        predicted = {rule: np.full(len(clips), -1) for rule in RULES}
+        probs = np.full((len(clips), len(expressions)), np.nan, dtype=np.float32)
+        for position in range(len(test_folds)):
+            task = tasks[seed_index * len(test_folds) + position]
+            validation, test = task.answered(task.split.validation), task.answered(task.split.test)
+            fold_probs = _read_probs(task, len(validation) + len(test))
+            on_validation, on_test = np.split(fold_probs, [len(validation)], axis=1)
+            epochs = choose_epochs(on_validation, targets[validation], on_test, targets[test])
+            for rule, epoch in epochs.items():
+                if epoch is not None:
+                    predicted[rule][test] = on_test[epoch].argmax(1)
+            probs[test] = on_test[-1]
+        names = np.array([*expressions, ""])  # index -1: no answer
+        tables.append(
+            pd.DataFrame(
+                {
+                    "seed": seed,
+                    "fold": fold_of_clip[tested],
+                    "clip_id": [clips[row].clip_id for row in tested.tolist()],
+                    "subject_id": [clips[row].subject_id for row in tested.tolist()],
+                    "target": names[targets[tested]],
+                    "prediction": names[predicted["last"][tested]],
+                    "prediction_validation": names[predicted["validation"][tested]],
+                    "prediction_best_on_test": names[predicted["best-on-test"][tested]],
+                    **{name: probs[tested, index] for index, name in enumerate(expressions)},
+                }
+            )
         )
+    predictions = pd.concat(tables, ignore_index=True)
+    scores: dict[str, Scores] = {}
+    rules: dict[str, dict[str, Any] | None] = {}
+    for rule, column in zip(
+        RULES, ("prediction", "prediction_validation", "prediction_best_on_test"), strict=True
+    ):
+        if rule == "validation" and not protocol.validation:
+            rules[rule] = None
+            continue
+        scores[rule], rules[rule] = _score_rule(predictions, column, expressions)
+    summary = {
+        "expressions": list(expressions),
+        "num_clips": len(tested),
+        "num_subjects": int(predictions["subject_id"].nunique()),
+        "unanswered": int((~tasks[0].with_face[tested]).sum()),
+        "rules": rules,
+    }
+    return CrossvalResult(expressions, predictions, summary, scores)
+
+
+def _read_probs(task: FoldTask, watched: int) -> NDArray[np.float32]:
+    path = task.directory / "probs.npy"
+    try:
+        probs: NDArray[np.float32] = np.load(path)
+        complete = probs.shape[:2] == (task.config.epochs, watched) and not np.isnan(probs).any()
+    except (OSError, ValueError):
+        complete = False
+    if not complete:
+        raise FergcnError(
+            f"{path}: found it missing or incomplete, expected the probabilities of every epoch: "
+            f"delete {task.directory} and run the same command again"
+        )
+    return probs
+
+
+def _score_rule(
+    predictions: pd.DataFrame, column: str, expressions: tuple[str, ...]
+) -> tuple[Scores, dict[str, Any]]:
+    """Scores of one rule, pooled over folds and seeds, with intervals over subjects."""
+    index = {name: number for number, name in enumerate(expressions)} | {"": -1}
+    targets = predictions["target"].map(index).to_numpy().astype(np.int64)
+    answers = predictions[column].map(index).to_numpy().astype(np.int64)
+    pooled = score(targets, answers, expressions)
+    right = pd.Series(targets == answers)
+    folds = right.groupby([predictions["seed"], predictions["fold"]]).mean()
+    by_seed = {
+        seed: score(targets[rows], answers[rows], expressions)
+        for seed in predictions["seed"].unique().tolist()
+        for rows in [(predictions["seed"] == seed).to_numpy()]
+    }
+    subjects = predictions["subject_id"].tolist()
+    return pooled, {
+        "fold_accuracies": [folds[seed].tolist() for seed in by_seed],
+        "mean_of_folds": float(folds.mean()),
+        **{name: getattr(pooled, name) for name in STATISTICS},
+        **{
+            f"{name}_ci": list(bootstrap_interval(targets, answers, subjects, name))
+            for name in STATISTICS
+        },
+        "per_seed": {
+            str(seed): {name: getattr(scores, name) for name in STATISTICS}
+            for seed, scores in by_seed.items()
+        },
+        "confusion": pooled.confusion.tolist(),
+    }

@@ -1,11 +1,21 @@
-"""Scores of predictions against the truth."""
+"""Scores of predictions against the truth, how sure they are, and whether two of them differ.
+
+Everywhere, a prediction of `NO_ANSWER` counts as wrong, and clips of one subject stay together when
+clips are drawn again: they resemble each other, and an interval that took them for independent
+would be too narrow.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix, f1_score, recall_score
+
+NO_ANSWER = -1
+"""Predicted class of a clip in which no face was found."""
+
+Statistic = Literal["accuracy", "uar", "macro_f1"]
 
 
 @dataclass(frozen=True)
@@ -15,13 +25,15 @@ class Scores:
     count: int
     """Number of clips."""
     accuracy: float
-    """Share of clips that are right (WAR)."""
+    """Share of clips that are right (WAR); clips without an answer are in the denominator."""
     uar: float
     """Unweighted average recall over the expressions that occur."""
     macro_f1: float
     """Unweighted average F1 over the expressions that occur."""
     confusion: NDArray[np.int64]
-    """`(classes, classes)` counts: row = truth, column = prediction."""
+    """`(classes, classes)` counts of the clips with an answer: row = truth, column = prediction."""
+    unanswered: int = 0
+    """Number of clips without an answer."""
 
 
 def score(
@@ -31,15 +43,143 @@ def score(
 
     Args:
         targets: `(n,)` true class indices.
-        predictions: `(n,)` predicted class indices.
+        predictions: `(n,)` predicted class indices, or `NO_ANSWER`.
         expressions: meaning of the indices.
     """
-    present = np.unique(targets)
-    average = {"labels": present, "average": "macro", "zero_division": 0}
+    everything_in_one = np.zeros(len(targets), dtype=np.int64)
+    counts = _confusions(targets, predictions, everything_in_one, len(expressions))[0]
     return Scores(
         count=len(targets),
-        accuracy=float((targets == predictions).mean()),
-        uar=float(recall_score(targets, predictions, **average)),
-        macro_f1=float(f1_score(targets, predictions, **average)),
-        confusion=confusion_matrix(targets, predictions, labels=range(len(expressions))),
+        accuracy=float(_statistic(counts, "accuracy")),
+        uar=float(_statistic(counts, "uar")),
+        macro_f1=float(_statistic(counts, "macro_f1")),
+        confusion=counts[:, :-1],
+        unanswered=int(counts[:, -1].sum()),
     )
+
+
+def bootstrap_interval(
+    targets: NDArray[np.int64],
+    predictions: NDArray[np.int64],
+    subjects: Sequence[str],
+    statistic: Statistic,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """95 % percentile interval of a score, with subjects drawn again with replacement.
+
+    An expression that no drawn subject shows is left out of that draw's average, as in `score`.
+
+    Args:
+        targets: `(n,)` true class indices.
+        predictions: `(n,)` predicted class indices, or `NO_ANSWER`.
+        subjects: the person in each clip.
+        statistic: which score.
+        resamples: number of draws.
+        seed: of the draws.
+
+    Returns:
+        Lower and upper bound.
+    """
+    subject_of_clip = _number_subjects(subjects)
+    num_classes = int(max(targets.max(), predictions.max())) + 1
+    counts = _confusions(targets, predictions, subject_of_clip, num_classes)  # (S, C, C + 1)
+    times_drawn = _draw_subjects(len(counts), resamples, seed)
+    drawn = np.tensordot(times_drawn, counts.astype(np.float64), axes=1)  # (R, C, C + 1)
+    low, high = np.percentile(_statistic(drawn, statistic), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def paired_difference(
+    correct_a: NDArray[np.bool_],
+    correct_b: NDArray[np.bool_],
+    subjects: Sequence[str],
+    seed: int = 0,
+    resamples: int = 1000,
+) -> tuple[float, float, float]:
+    """How much more accurate a is than b on the same clips.
+
+    Args:
+        correct_a: `(n,)` whether a is right about each clip.
+        correct_b: the same of b.
+        subjects: the person in each clip.
+        seed: of the draws.
+        resamples: number of draws of subjects, with replacement.
+
+    Returns:
+        Accuracy of a minus accuracy of b, and its 95 % percentile interval.
+    """
+    difference = correct_a.astype(np.float64) - correct_b.astype(np.float64)
+    subject_of_clip = _number_subjects(subjects)
+    gained = np.bincount(subject_of_clip, weights=difference)  # (S,)
+    clips = np.bincount(subject_of_clip)
+    times_drawn = _draw_subjects(len(clips), resamples, seed)
+    drawn = (times_drawn @ gained) / (times_drawn @ clips)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(difference.mean()), float(low), float(high)
+
+
+def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> float:
+    """Exact McNemar test of whether two networks are right equally often on the same clips.
+
+    It takes clips for independent; with several clips a subject, read `paired_difference` too.
+
+    Args:
+        correct_a: `(n,)` whether a is right about each clip.
+        correct_b: the same of b.
+
+    Returns:
+        Two-sided p-value; 1 where they are right about the same clips.
+    """
+    from scipy.stats import binomtest
+
+    only_a = int((correct_a & ~correct_b).sum())
+    only_b = int((correct_b & ~correct_a).sum())
+    if only_a + only_b == 0:
+        return 1.0
+    return float(binomtest(only_a, only_a + only_b).pvalue)
+
+
+def _number_subjects(subjects: Sequence[str]) -> NDArray[np.int64]:
+    return np.unique(np.asarray(subjects), return_inverse=True)[1].astype(np.int64)
+
+
+def _draw_subjects(num_subjects: int, resamples: int, seed: int) -> NDArray[np.float64]:
+    """How often each subject is drawn: `(resamples, num_subjects)`, rows add up to their number."""
+    even = np.full(num_subjects, 1 / num_subjects)
+    draws = np.random.default_rng(seed).multinomial(num_subjects, even, size=resamples)
+    return draws.astype(np.float64)  # whole numbers, but products of floats are much faster
+
+
+def _confusions(
+    targets: NDArray[np.int64],
+    predictions: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    num_classes: int,
+) -> NDArray[np.int64]:
+    """Count clips by group, truth and prediction, `(groups, classes, classes + 1)`.
+
+    The last column holds those without an answer.
+    """
+    columns = np.where(predictions == NO_ANSWER, num_classes, predictions)
+    counts = np.zeros((groups.max() + 1, num_classes, num_classes + 1), dtype=np.int64)
+    np.add.at(counts, (groups, targets, columns), 1)
+    return counts
+
+
+def _statistic(counts: NDArray[Any], statistic: Statistic) -> NDArray[np.float64]:
+    """A score of each confusion matrix: `(…, classes, classes + 1)` → `(…)`."""
+    right = np.diagonal(counts, axis1=-2, axis2=-1).astype(np.float64)  # (…, C)
+    true = counts.sum(axis=-1)
+    if statistic == "accuracy":
+        accuracy: NDArray[np.float64] = right.sum(axis=-1) / true.sum(axis=-1)
+        return accuracy
+    # Without any clip of a class, 0 / 1 instead of 0 / 0: the average leaves it out anyway.
+    if statistic == "uar":
+        by_class = right / np.maximum(true, 1)
+    else:
+        predicted = counts[..., :-1].sum(axis=-2)
+        by_class = 2 * right / np.maximum(true + predicted, 1)
+    present = true > 0
+    average: NDArray[np.float64] = (by_class * present).sum(axis=-1) / present.sum(axis=-1)
+    return average

@@ -306,7 +306,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         found = manifest["format"]
         manifest["dataset"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise _damaged(path, "the description of a store") from None
+        raise FergcnError(
+            f"{path}: found it damaged, expected the description of a store of faces: "
+            "delete the store and prepare it again"
+        ) from None
     if found != FORMAT:
         raise FergcnError(
             f"{path.parent}: found layout {found}, expected layout {FORMAT}: prepare it again in "
@@ -324,7 +327,7 @@ def _damaged(path: Path, expected: str) -> FergcnError:
 def _row(clip: Clip, faces: _Faces) -> dict[str, Any]:
     """One row of the index; intensity and apex are those of the stored frames."""
     frames = faces.frames
-    intensity = clip.intensity and [clip.intensity[frame] for frame in frames]
+    intensity = clip.intensity and [float(clip.intensity[frame]) for frame in frames]
     apex = clip.apex_index
     return {
         "clip_id": clip.clip_id,

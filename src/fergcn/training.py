@@ -25,7 +25,7 @@ from fergcn.checkpoint import (
 from fergcn.clips import Clip, load_clip
 from fergcn.expressions import FergcnError, sort_expressions
 from fergcn.features import VIEWS, FeatureClassifier, clip_fingerprint, dataset_features
-from fergcn.model import FERGCN, ModelConfig
+from fergcn.model import FERGCN, ModelConfig, Network, create_network
 from fergcn.transforms import augment_clip, draw_augmentation, eval_transform
 
 Progress = Callable[[str, int, int], None]
@@ -86,27 +86,39 @@ class TrainConfig:
             )
 
 
-def build_model(model_config: ModelConfig, config: TrainConfig) -> FERGCN:
+def build_model(model_config: ModelConfig, config: TrainConfig) -> Network:
     """Make the network that training starts from, the same for the same seed.
 
     Raises:
         FergcnError: `config.init` is no checkpoint or has another backbone, the backbone's name
-            is unknown, or its ImageNet weights can't be had.
+            is unknown, its pretrained weights can't be had, or `config` asks for a backbone where
+            the network has none.
     """
+    if model_config.network == "r3d-18" and (config.freeze_backbone or config.init is not None):
+        name = "freeze_backbone" if config.freeze_backbone else "init"
+        raise FergcnError(
+            f"found {name} with r3d-18, expected a network with frame features: "
+            f"leave --{name.replace('_', '-')} out"
+        )
     torch.manual_seed(config.seed)
     try:
         if config.init is None:
-            return FERGCN(model_config)
+            return create_network(model_config)
         model = FERGCN(replace(model_config, pretrained=False))
     except (ValueError, OSError) as error:
         raise FergcnError(str(error)) from None
-    start = load_checkpoint(config.init)
-    if start.model.config.backbone != model_config.backbone:
+    start = load_checkpoint(config.init).model
+    if not isinstance(start, FERGCN):
         raise FergcnError(
-            f"{config.init}: found the backbone {start.model.config.backbone}, expected "
-            f"{model_config.backbone}: pass --backbone {start.model.config.backbone}"
+            f"{config.init}: found {start.config.network}, which has no backbone for single "
+            "frames, expected a network that has one: name another checkpoint"
         )
-    model.backbone.load_state_dict(start.model.backbone.state_dict())
+    if start.config.backbone != model_config.backbone:
+        raise FergcnError(
+            f"{config.init}: found the backbone {start.config.backbone}, expected "
+            f"{model_config.backbone}: pass --backbone {start.config.backbone}"
+        )
+    model.backbone.load_state_dict(start.backbone.state_dict())
     return model
 
 
@@ -183,6 +195,8 @@ def train_model(
     features: NDArray[np.float32] | None = None,
     metadata: Mapping[str, Any] | None = None,
     on_progress: Progress = lambda _what, _done, _total: None,
+    expressions: tuple[str, ...] | None = None,
+    on_epoch: Callable[[int, Network], None] = lambda _epoch, _model: None,
 ) -> Path:
     """Train a network, or go on where an earlier call with the same settings was stopped.
 
@@ -198,6 +212,10 @@ def train_model(
             known already and the backbone is frozen.
         metadata: what the checkpoint should tell besides the settings, as JSON values.
         on_progress: told about epochs.
+        expressions: the classes, where the clips need not hold every one; otherwise those that
+            occur.
+        on_epoch: called with the number of epochs done and the network: before the first one, and
+            after each. An epoch that a kill undid comes again.
 
     Returns:
         The checkpoint's folder.
@@ -206,7 +224,7 @@ def train_model(
         FergcnError: the folder holds a run with other settings, a clip can't be read, or the
             settings don't fit the data.
     """
-    expressions = dataset_expressions(clips)
+    expressions = expressions or dataset_expressions(clips)
     if len(expressions) != model_config.num_classes:
         raise FergcnError(
             f"found clips of {len(expressions)} expressions, expected {model_config.num_classes}: "
@@ -222,14 +240,15 @@ def train_model(
     state_path = run_dir / "state.safetensors"
     if _is_complete(run_dir, settings):
         return checkpoint_dir
-    run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
-
     fabric = _launch_fabric(config, run_dir)
     model = build_model(model_config, config)
+    # Only now: settings that make no network must not keep the folder from better ones.
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
     trained: nn.Module = model
     targets = encode_targets(clips, expressions)
     if config.freeze_backbone:
+        assert isinstance(model, FERGCN)  # build_model has refused others
         model.requires_grad_(False)
         trained = FeatureClassifier(model).requires_grad_(True)
         if features is None:
@@ -241,7 +260,6 @@ def train_model(
                 config.crop,
                 lambda done, total: on_progress("features", done, total),
             )
-    trained.train()
     trained_parameters = [p for p in trained.parameters() if p.requires_grad]
     optimizer: torch.optim.Optimizer = (
         torch.optim.SGD(
@@ -264,9 +282,12 @@ def train_model(
         _restore(trained, optimizer, state)
     wrapped, wrapped_optimizer = fabric.setup(trained, optimizer)
 
+    if first_epoch == 0:
+        on_epoch(0, model)
     saved_at = time.monotonic()
     for epoch in range(first_epoch, config.epochs):
         on_progress("epochs", epoch, config.epochs)
+        trained.train()
         started = time.monotonic()
         batches = epoch_batches(len(clips), config, epoch, fabric.global_rank, fabric.world_size)
         if features is not None:
@@ -302,6 +323,7 @@ def train_model(
         }
         history.append(row)
         fabric.log_dict({k: v for k, v in row.items() if k != "epoch"}, step=epoch + 1)
+        on_epoch(epoch + 1, model)
         last = epoch + 1 == config.epochs
         if fabric.is_global_zero and (last or time.monotonic() - saved_at > SAVE_EVERY_S):
             pd.DataFrame(history).to_csv(run_dir / "log.csv", index=False)
@@ -318,7 +340,7 @@ def train_model(
 
 
 def predict_probs(
-    model: FERGCN,
+    model: Network,
     clips: Sequence[Clip],
     resize: int,
     crop: int,
@@ -350,11 +372,18 @@ def predict_probs(
     return probs
 
 
-def predict_feature_probs(model: FERGCN, features: NDArray[np.float32]) -> NDArray[np.float32]:
+def predict_feature_probs(
+    model: FERGCN, features: NDArray[np.float32], batch_size: int = 256
+) -> NDArray[np.float32]:
     """Probabilities from backbone features `(clips, N, C)`, as `predict_probs` gives them."""
+    classify = FeatureClassifier(model)
+    device = next(classify.parameters()).device
+    probs = np.empty((len(features), model.config.num_classes), dtype=np.float32)
     with torch.inference_mode():
-        logits = FeatureClassifier(model)(torch.from_numpy(features.copy()))
-    probs: NDArray[np.float32] = logits.softmax(1).numpy()
+        for start in range(0, len(features), batch_size):
+            rows = slice(start, start + batch_size)
+            logits = classify(torch.from_numpy(features[rows].copy()).to(device))
+            probs[rows] = logits.float().softmax(1).cpu().numpy()
     return probs
 
 

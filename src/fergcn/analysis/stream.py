@@ -159,8 +159,9 @@ def analyze(
             number of all frames, `None` if the video doesn't say.
 
     Raises:
-        FergcnError: the video can't be read, there is no such checkpoint or device, or the stride
-            exceeds the network's window, which would leave frames out.
+        FergcnError: the video can't be read, there is no such checkpoint or device, its network
+            has no frame features, or the stride exceeds the network's window, which would leave
+            frames out.
     """
     started = time.perf_counter()
     path = Path(path)
@@ -179,8 +180,13 @@ def analyze(
             raise FergcnError(
                 f"found device {device}, expected one that this machine has: try auto or cpu"
             ) from None
+        if not isinstance(model, FERGCN):
+            raise FergcnError(
+                f"found a checkpoint of {model.config.network}, which has no frame features for "
+                "windows to share, expected one of another network: choose another --checkpoint"
+            )
         detector = FaceDetector(config.min_face_size, config.min_confidence)
-    num_frames = checkpoint.model.config.num_frames
+    num_frames = model.config.num_frames
     if config.stride > num_frames:
         raise FergcnError(
             f"found stride {config.stride}, expected at most the {num_frames} frames of the "
@@ -189,7 +195,7 @@ def analyze(
 
     with torch.inference_mode():
         all_times, size, faces = _collect_faces(
-            path, checkpoint, detector, config, info, stopwatch, on_progress
+            path, checkpoint, model, detector, config, info, stopwatch, on_progress
         )
         faces = _without_short_tracks(faces, min(config.min_track_frames, len(all_times)))
         features = torch.cat(faces.features) if faces.features else torch.empty(0, 0)
@@ -228,6 +234,7 @@ def analyze(
             "sha256": checkpoint.sha256,
             "expressions": list(expressions),
             "num_frames": num_frames,
+            "network": model.config.network,
             "backbone": model.config.backbone,
             "metadata": checkpoint.metadata,
         },
@@ -289,7 +296,7 @@ def score_windows(
         frames come to theirs is said at `Analysis`.
     """
     num_classes = model.config.num_classes
-    device = model.head.classifier.weight.device
+    device = next(model.parameters()).device
     probs_sum = torch.zeros(len(features), num_classes, dtype=torch.float64)
     times_used = torch.zeros(len(features), 1, dtype=torch.float64)
     window_probs = [torch.empty(0, num_classes, dtype=torch.float64)]
@@ -306,6 +313,7 @@ def score_windows(
 def _collect_faces(
     path: Path,
     checkpoint: Checkpoint,
+    model: FERGCN,
     detector: FaceDetector,
     config: AnalysisConfig,
     info: VideoInfo,
@@ -326,8 +334,8 @@ def _collect_faces(
     def flush() -> None:
         with stopwatch("backbone"):
             batch = eval_transform(np.stack(waiting), checkpoint.resize, checkpoint.crop)
-            device = checkpoint.model.head.classifier.weight.device
-            faces.features.append(checkpoint.model.frame_features(batch.to(device)).cpu())
+            device = next(model.parameters()).device
+            faces.features.append(model.frame_features(batch.to(device)).cpu())
         waiting.clear()
 
     frames = read_frames(path)

@@ -7,9 +7,10 @@ from cyclopts import Parameter
 
 from fergcn.analysis.stream import AnalysisConfig
 from fergcn.checkpoint import load_checkpoint
-from fergcn.commands.experiments import NetworkOptions, crossval
+from fergcn.commands.crossval import crossval
 from fergcn.commands.predict import analyze_to, print_answer
 from fergcn.commands.progress import progress_bars, stdout
+from fergcn.commands.train import NetworkOptions
 from fergcn.training import TrainConfig
 
 DEMO_VIDEO = Path(__file__).parent.parent / "datasets" / "demo.mp4"

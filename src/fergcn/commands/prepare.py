@@ -39,9 +39,9 @@ def prepare(
         output: folder of the store.
         workers: processes; 0 takes one for each core.
     """
-    from fergcn.datasets import load_dataset
+    from fergcn.datasets import list_dataset
 
-    clips = load_dataset(dataset, root)
+    clips = list_dataset(dataset, root).clips
     with progress_bars() as progress:
         report = prepare_clips(
             clips,

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fergcn.clips import Clip
+from fergcn.datasets.layout import Listing
 from fergcn.expressions import FergcnError
 
 BUNDLED = Path(__file__).parent / "rendered_small"
@@ -67,6 +68,11 @@ def load_rendered(root: Path | None = None, kind: str | None = None) -> list[Cli
                 "copy or render the dataset again"
             )
     return clips
+
+
+def read_rendered(root: Path, kind: str | None = None) -> Listing:
+    """Read a rendered dataset, of which nothing is left out; see `load_rendered`."""
+    return Listing(load_rendered(root, kind))
 
 
 def load_motion(root: Path | None = None) -> dict[str, NDArray[np.float64]]:

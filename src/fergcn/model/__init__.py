@@ -1,6 +1,8 @@
-"""The network; imports torch only."""
+"""The networks; imports torch only."""
 
-from fergcn.model.fergcn import FERGCN, GraphHead, ModelConfig
+from fergcn.model.comparators import VideoCNN
+from fergcn.model.config import ModelConfig
+from fergcn.model.fergcn import FERGCN, GraphHead, Network, create_network
 from fergcn.model.graph import GraphConvolution, GraphModule, intensity_weights
 
 __all__ = [
@@ -9,5 +11,8 @@ __all__ = [
     "GraphHead",
     "GraphModule",
     "ModelConfig",
+    "Network",
+    "VideoCNN",
+    "create_network",
     "intensity_weights",
 ]

@@ -66,16 +66,21 @@ def create_backbone(name: str, pretrained: bool) -> tuple[nn.Module, int]:
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
-        raise OSError(
-            f"the ImageNet weights of {name} are not on this machine and could not be downloaded "
-            f"({type(error).__name__}): connect once, or start without them (pretrained=False, "
-            "--no-pretrained)"
-        ) from error
+        raise missing_weights(f"ImageNet weights of {name}", error) from error
     # What a model reports as its width is not always what it returns after its last layers.
     backbone.eval()
     with torch.inference_mode():
         width = backbone(torch.zeros(1, 3, 64, 64)).shape[1]
     return backbone.train(), width
+
+
+def missing_weights(what: str, error: Exception) -> OSError:
+    """The error that names pretrained weights which can't be had, and what to do."""
+    return OSError(
+        f"the {what} are not on this machine and could not be downloaded "
+        f"({type(error).__name__}): connect once, or start without them (pretrained=False, "
+        "--no-pretrained)"
+    )
 
 
 def _packaged_weights(name: str) -> dict[str, Tensor] | None:

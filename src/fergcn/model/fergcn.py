@@ -1,60 +1,20 @@
 """FER-GCN (Liu, Zhang and Zhou 2020): backbone, graph head, fused classification."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from fergcn.model.backbones import create_backbone
+from fergcn.model.comparators import (
+    BiLSTMHead,
+    FrameAttentionHead,
+    TransformerHead,
+    VideoCNN,
+)
+from fergcn.model.config import ModelConfig
 from fergcn.model.graph import GraphModule, intensity_weights
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Everything that defines a network; the defaults are the paper's."""
-
-    num_classes: int
-    """Number of expressions."""
-    num_frames: int = 16
-    """N, frames of a clip and nodes of the graph."""
-    feature_dim: int = 256
-    """d, size of a frame's feature vector."""
-    num_modules: int = 2
-    """Graph modules, 0 to 4; with 0 the network is the frame-average CNN of Table V's first row."""
-    backbone: str = "vgg16_bn"
-    """`vgg16_bn` or any timm model name."""
-    fusion: Literal["intensity", "mean", "last"] = "intensity"
-    """How frames become one vector: Eq. 7 and 8, their average, or the last one."""
-    adjacency: Literal["shared", "own", "identity"] = "shared"
-    """One learned A for all modules, a learned A for each, or the fixed identity."""
-    temporal: Literal["eq6", "concat", "none"] = "eq6"
-    """What follows each graph convolution: Eq. 6, a concatenating BiLSTM, or nothing."""
-    negative_slope: float = 0.2
-    """Of the LeakyReLU in Eq. 4."""
-    pretrained: bool = True
-    """Start the backbone from ImageNet weights."""
-
-    def __post_init__(self) -> None:
-        choices = {
-            "fusion": ("intensity", "mean", "last"),
-            "adjacency": ("shared", "own", "identity"),
-            "temporal": ("eq6", "concat", "none"),
-        }
-        for name, allowed in choices.items():
-            if (value := getattr(self, name)) not in allowed:
-                raise ValueError(f"found {name}={value}, expected one of {', '.join(allowed)}")
-        if not 0 <= self.num_modules <= 4:
-            raise ValueError(f"found num_modules={self.num_modules}, expected 0 to 4")
-        if self.num_classes < 2 or self.num_frames < 1:
-            raise ValueError(
-                f"found num_classes={self.num_classes} and num_frames={self.num_frames}, "
-                "expected at least 2 and 1"
-            )
-        if self.feature_dim < 2 or self.feature_dim % 2:
-            raise ValueError(
-                f"found feature_dim={self.feature_dim}, expected an even number: U halves it"
-            )
 
 
 class GraphHead(nn.Module):
@@ -130,34 +90,49 @@ class GraphHead(nn.Module):
         Raises:
             ValueError: the clips have another number of frames than A.
         """
-        if features.shape[1] != self.config.num_frames:
-            raise ValueError(
-                f"clip has {features.shape[1]} frames but the model takes "
-                f"{self.config.num_frames}: choose frames with fergcn.sample_frames"
-            )
+        self.config.require_num_frames(features.shape[1])
         hidden = self.frame_outputs(features)  # (B, N, d)
         fused = self.fusion_weights() @ hidden  # Eq. 8: (N) · (B, N, d) → (B, d)
         logits: Tensor = self.classifier(fused)
         return logits
 
 
+HEADS: dict[str, Callable[[ModelConfig], nn.Module]] = {
+    "fer-gcn": GraphHead,
+    # The first row of Table V; the other settings of the graph head have nothing to act on.
+    "frame-average": lambda config: GraphHead(replace(config, num_modules=0, fusion="mean")),
+    "cnn-bilstm": BiLSTMHead,
+    "frame-attention": FrameAttentionHead,
+    "transformer": TransformerHead,
+}
+"""From frame features `(B, N, d)` to logits `(B, num_classes)`, by `ModelConfig.network`."""
+
+
 class FERGCN(nn.Module):
     """The whole network: frames in, logits out.
+
+    With another `ModelConfig.network` than `fer-gcn`, the same backbone and projection under the
+    head of a comparator: what is compared is the head alone.
 
     Args:
         config: the network's configuration.
 
     Raises:
-        ValueError: the backbone's name is unknown.
+        ValueError: the backbone's name is unknown, or the network has no frame features.
         OSError: its ImageNet weights can't be had.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        if config.network not in HEADS:
+            raise ValueError(
+                f"found network={config.network}, expected one of {', '.join(HEADS)}: "
+                "build it with fergcn.model.create_network"
+            )
         self.config = config
         self.backbone, self.backbone_dim = create_backbone(config.backbone, config.pretrained)
         self.projection = nn.Linear(self.backbone_dim, config.feature_dim)
-        self.head = GraphHead(config)
+        self.head = HEADS[config.network](config)
 
     def backbone_features(self, frames: Tensor) -> Tensor:
         """What the backbone alone says about single frames: `(M, 3, H, W)` → `(M, C)`."""
@@ -189,3 +164,17 @@ class FERGCN(nn.Module):
         features = self.frame_features(frames.flatten(0, 1))  # (B·N, d)
         logits: Tensor = self.head(features.view(*frames.shape[:2], -1))
         return logits
+
+
+Network = FERGCN | VideoCNN
+"""Frames `(B, N, 3, H, W)` in, logits `(B, num_classes)` out."""
+
+
+def create_network(config: ModelConfig) -> Network:
+    """Build the network that a configuration names.
+
+    Raises:
+        ValueError: the backbone's name is unknown.
+        OSError: pretrained weights can't be had.
+    """
+    return VideoCNN(config) if config.network == "r3d-18" else FERGCN(config)

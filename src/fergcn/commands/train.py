@@ -1,4 +1,4 @@
-"""Commands for researchers: datasets, train, crossval, evaluate."""
+"""Commands for one network: train, evaluate."""
 
 import json
 from dataclasses import dataclass, replace
@@ -31,21 +31,7 @@ class NetworkOptions(ModelConfig):
 Network = Annotated[NetworkOptions, Parameter(name="*")]
 Training = Annotated[TrainConfig, Parameter(name="*")]
 Output = Annotated[Path, Parameter(name=["--output", "-o"])]
-_NETWORK, _TRAINING = NetworkOptions(), TrainConfig()
-
-
-def datasets() -> None:
-    """List the datasets that train and crossval know."""
-    from fergcn.datasets import DATASETS
-
-    table = Table("name", "clips", "subjects", "expressions")
-    for name, load in DATASETS.items():
-        clips = load(None)
-        labels = {clip.expression for clip in clips}
-        subjects = {clip.subject_id for clip in clips}
-        table.add_row(name, str(len(clips)), str(len(subjects)), str(len(labels)))
-    stdout.print(table)
-    stdout.print("Any number of clips more: fergcn render, then name the folder as ROOT.")
+DEFAULT_NETWORK, DEFAULT_TRAINING = NetworkOptions(), TrainConfig()
 
 
 def train(
@@ -54,8 +40,8 @@ def train(
     /,
     *,
     output: Output = Path("runs/train"),
-    model: Network = _NETWORK,
-    training: Training = _TRAINING,
+    model: Network = DEFAULT_NETWORK,
+    training: Training = DEFAULT_TRAINING,
 ) -> None:
     """Train a network on a whole dataset.
 
@@ -80,51 +66,6 @@ def train(
             on_progress=report,
         )
     stdout.print(f"checkpoint: {checkpoint}\nlog: {output / 'log.csv'}", soft_wrap=True)
-
-
-def crossval(
-    dataset: str,
-    root: Path | None = None,
-    /,
-    *,
-    folds: int = 10,
-    output: Output = Path("runs/crossval"),
-    model: Network = _NETWORK,
-    training: Training = _TRAINING,
-) -> None:
-    """Cross-validate a network with the subjects of training and test kept apart.
-
-    Each fold reports its last epoch. A run that was stopped goes on when the same command is
-    given again.
-
-    Args:
-        dataset: name of a dataset, see fergcn datasets.
-        root: its folder; without one, the edition in the package.
-        folds: number of folds.
-        output: folder of the run.
-    """
-    from fergcn.crossval import crossvalidate
-    from fergcn.datasets import load_dataset
-
-    clips = load_dataset(dataset, root)
-    with progress_bars() as report:
-        result = crossvalidate(
-            clips,
-            output,
-            model.for_clips(clips),
-            training,
-            folds,
-            {"dataset": dataset},
-            report,
-        )
-    stdout.print(f"{dataset}: {len(clips)} clips, {folds} folds, subjects kept apart, last epoch")
-    stdout.print(
-        "accuracy of the folds: "
-        + " ".join(f"{accuracy:.3f}" for accuracy in result.fold_accuracies)
-        + f"  (mean {sum(result.fold_accuracies) / folds:.3f})"
-    )
-    print_scores(result.pooled, result.expressions)
-    stdout.print(f"predictions: {output / 'predictions.csv'}", soft_wrap=True)
 
 
 def evaluate(
@@ -172,12 +113,17 @@ def evaluate(
 
 
 def print_scores(scores: Scores, expressions: tuple[str, ...]) -> None:
-    """Print pooled scores and the confusion matrix in per cent of each row."""
+    """Print pooled scores and the confusion matrix."""
     summary = Table("clips", "accuracy", "UAR", "macro-F1", title="Pooled over all test clips")
     summary.add_row(
         str(scores.count), *(f"{v:.3f}" for v in (scores.accuracy, scores.uar, scores.macro_f1))
     )
     stdout.print(summary)
+    print_confusion(scores, expressions)
+
+
+def print_confusion(scores: Scores, expressions: tuple[str, ...]) -> None:
+    """Print the confusion matrix in per cent of each row."""
     table = Table("truth \\ predicted, %", title="Confusion matrix")
     for name in expressions:
         table.add_column(name[:2].capitalize(), justify="right")
