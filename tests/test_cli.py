@@ -137,7 +137,8 @@ def test_crossval_prints_folds_and_confusion(run, dataset: Path, tmp_path: Path)
     arguments = ["--folds", "3", "--freeze-backbone", "-o", tmp_path / "cv", *NETWORK, *TRAINING]
     code, out, err = run("crossval", "rendered", dataset, *arguments)
     assert code == 0, err
-    assert "12 clips, 3 folds" in out
+    assert "12 clips of 6 subjects, 3 folds (subjects), seeds 0" in out
+    assert "optimistic" in out
     assert "anger (4)" in out
     assert len(pd.read_csv(tmp_path / "cv" / "predictions.csv")) == 12
     again = run("crossval", "rendered", dataset, *arguments)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from conftest import tiny_config
-from fergcn.ablation import COMPARATORS, OURS, TABLE_V
+from fergcn.ablation import GROUPS, TABLE_V
 from fergcn.analysis.stream import analyze
 from fergcn.checkpoint import load_checkpoint, save_checkpoint
 from fergcn.clips import Clip
-from fergcn.crossval import crossvalidate
+from fergcn.crossval import Protocol, crossvalidate
 from fergcn.expressions import FergcnError
 from fergcn.features import FeatureClassifier
 from fergcn.model import FERGCN, GraphHead, ModelConfig, VideoCNN, create_network
@@ -241,7 +241,7 @@ def test_r3d_has_no_backbone_to_freeze_or_to_start_from(
         "leave --freeze-backbone out"
     )
     with pytest.raises(FergcnError, match=message):
-        crossvalidate(coloured_clips, tmp_path / "crossval", config, frozen, folds=3)
+        crossvalidate(coloured_clips, tmp_path / "crossval", config, frozen, Protocol(folds=3))
     with pytest.raises(FergcnError, match=message):
         train_model(coloured_clips, tmp_path / "run", config, frozen)
     assert not (tmp_path / "run").exists()  # free for a run without the flag
@@ -282,10 +282,14 @@ def test_comparators_train_under_the_same_folds(
         freeze_backbone=network != "r3d-18",
     )
     result = crossvalidate(
-        coloured_clips, tmp_path, tiny_config(network=network, num_frames=2), config, folds=2
+        coloured_clips,
+        tmp_path,
+        tiny_config(network=network, num_frames=2),
+        config,
+        Protocol(folds=2),
     )
-    assert result.pooled.count == len(coloured_clips)
-    loaded = load_checkpoint(tmp_path / "fold_00" / "checkpoint").model
+    assert result.scores["last"].count == len(coloured_clips)
+    loaded = load_checkpoint(tmp_path / "seed_0" / "fold_00" / "checkpoint").model
     assert loaded.config.network == network
 
 
@@ -300,12 +304,10 @@ def test_the_shipped_checkpoint_is_fergcn() -> None:
     assert isinstance(model, FERGCN) and isinstance(model.head, GraphHead)
 
 
-def test_every_row_of_the_tables_is_a_network() -> None:
+def test_every_variant_is_another_network() -> None:
     plain = ModelConfig(7)
-    for table, distinct in ((TABLE_V, 5), (OURS, 9), (COMPARATORS, 6)):
-        configs = {replace(plain, **changes) for changes in table.values()}
-        assert len(configs) == distinct
-        assert plain in configs
-    assert replace(plain, **list(TABLE_V.values())[-1]) == plain
-    modules = [changes["num_modules"] for changes in TABLE_V.values()]
-    assert modules == [0, 1, 2, 3, 2]
+    for variants in GROUPS.values():
+        configs = {replace(plain, **changes) for changes in variants.values()}
+        assert len(configs) == len(variants)
+        assert plain not in configs
+    assert [changes["num_modules"] for changes in TABLE_V.values()] == [0, 1, 2, 3]

@@ -16,6 +16,7 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from conftest import tiny_config
 from fergcn import subject_folds
+from fergcn.ablation import ablate_clips
 from fergcn.checkpoint import load_checkpoint
 from fergcn.clips import Clip
 from fergcn.crossval import (
@@ -290,8 +291,9 @@ def test_clips_without_a_face_count_as_errors(
     assert set(table.loc[table["prediction"] == "", "clip_id"]) == {c.clip_id for c in faceless}
     right = (table["prediction"] == table["target"]).sum()
     assert crossval.scores["last"].accuracy == pytest.approx(right / 15)
-    # the others are judged as if nothing had been added
-    assert not table.loc[table["prediction"] != "", list(crossval.expressions)].isna().any(None)
+    assert (
+        not table.loc[table["prediction"] != "", list(crossval.expressions)].isna().to_numpy().any()
+    )
 
 
 def test_a_class_may_be_missing_from_a_fold(coloured_clips: list[Clip], tmp_path: Path) -> None:
@@ -334,3 +336,29 @@ def test_another_run_is_not_overwritten(
         crossvalidate(
             coloured_clips, tmp_path, tiny_config(), replace(config, learning_rate=1.0), THREE
         )
+
+
+def test_ablation_pairs_every_variant_with_the_reference(
+    coloured_clips: list[Clip], tmp_path: Path
+) -> None:
+    config = replace(FROZEN, epochs=1)
+    groups = {
+        "table-v": {"modules-0": {"num_modules": 0}, "mean": {"fusion": "mean"}},
+        "comparators": {"fusion-mean": {"fusion": "mean"}, "r3d-18": {"network": "r3d-18"}},
+    }
+    rows, left_out = ablate_clips(coloured_clips, tmp_path, tiny_config(), config, THREE, groups)
+    assert [row["variant"] for row in rows] == ["fer-gcn", "modules-0", "mean", "fusion-mean"]
+    assert "leave --freeze-backbone out" in left_out["r3d-18"]
+    tables = {
+        name: pd.read_csv(tmp_path / name / "predictions.csv", keep_default_na=False)
+        for name in ("fer-gcn", "modules-0", "mean")
+    }
+    assert not (tmp_path / "fusion-mean").exists()  # the same network as "mean"
+    right = {name: table["prediction"] == table["target"] for name, table in tables.items()}
+    for row in rows[1:3]:
+        expected = right[row["variant"]].mean() - right["fer-gcn"].mean()
+        assert row["difference"] == pytest.approx(expected)
+        assert row["difference_ci"][0] <= row["difference"] <= row["difference_ci"][1]
+    content = json.loads((tmp_path / "ablation.json").read_text())
+    assert content["same_as"]["fusion-mean"] == "mean"
+    assert content["comparison"] == rows

@@ -311,8 +311,9 @@ def _begin(
     if path.exists():
         try:
             found = json.loads(path.read_text())
-            found.pop("fergcn_version", None)
-        except (ValueError, AttributeError):
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
             found = {}
         if found.get("format") != FORMAT:
             raise FergcnError(
