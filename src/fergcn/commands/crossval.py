@@ -81,7 +81,6 @@ def crossval(
         )
     print_result(dataset, protocol, result)
     stdout.print(f"predictions: {output / 'predictions.csv'}", soft_wrap=True)
-    stdout.print(f"tables and figures: fergcn report {output}", soft_wrap=True)
 
 
 def ablate(
@@ -142,7 +141,7 @@ def ablate(
         )
     for name, reason in left_out.items():
         stderr.print(f"{name} was left out: {reason}", soft_wrap=True, highlight=False)
-    stdout.print(f"tables and figures: fergcn report {output}", soft_wrap=True)
+    stdout.print(f"comparison: {output / 'ablation.json'}", soft_wrap=True)
 
 
 def choose_protocol(
