@@ -27,9 +27,9 @@ Seeds = Annotated[list[int] | None, Parameter(consume_multiple=True)]
 Workers = Annotated[int, Parameter(name="--workers")]
 
 RULE_NAMES = {
-    "last": "last epoch (default)",
-    "validation": "inner validation subjects",
-    "best-on-test": "best on test: optimistic, for comparison with papers that do so",
+    "last": "last (default)",
+    "validation": "inner validation",
+    "best-on-test": "best on test *",
 }
 
 
@@ -188,7 +188,7 @@ def print_result(dataset: str, protocol: Protocol, result: CrossvalResult) -> No
     )
     if summary["unanswered"]:
         stdout.print(f"{summary['unanswered']} clips show no face and count as errors")
-    table = Table("epoch chosen by", "mean of folds", "accuracy", "UAR", "macro-F1")
+    table = Table("epoch", "folds’ mean", "accuracy", "UAR", "macro-F1")
     for rule, scores in summary["rules"].items():
         if scores is None:
             table.add_row(RULE_NAMES[rule], *["not run"] * 4)
@@ -198,7 +198,10 @@ def print_result(dataset: str, protocol: Protocol, result: CrossvalResult) -> No
             f"{scores['mean_of_folds']:.3f}",
             *(_with_interval(scores, name) for name in ("accuracy", "uar", "macro_f1")),
         )
-    table.caption = "pooled over all test clips, with 95 % intervals over subjects"
+    table.caption = (
+        "pooled over all test clips, with 95 % intervals over subjects\n"
+        "* optimistic, for comparison with papers that do so"
+    )
     stdout.print(table)
     for seed, accuracies in zip(
         protocol.seeds, summary["rules"]["last"]["fold_accuracies"], strict=True
