@@ -29,6 +29,7 @@ from fergcn.clips import Clip
 from fergcn.datasets import Scheme
 from fergcn.expressions import FergcnError
 from fergcn.features import clip_fingerprint, dataset_features
+from fergcn.files import write_json
 from fergcn.metrics import Scores, Statistic, bootstrap_interval, score
 from fergcn.model import FERGCN, ModelConfig, Network
 from fergcn.training import (
@@ -336,13 +337,6 @@ def _begin(
         for clip, fold in zip(clips, fold_of_clip, strict=True):
             writer.writerow([clip.clip_id, clip.subject_id, fold, clip.expression])
     write_json(path, {**run, "fergcn_version": version("fergcn")})
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file that appears under its name only when complete."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.replace(path)
 
 
 def _fold_dir(run_dir: Path, seed: int, fold: int) -> Path:

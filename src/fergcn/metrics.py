@@ -90,6 +90,29 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def mean_interval(
+    values: NDArray[np.float64], subjects: Sequence[str], resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval of a mean over clips, with subjects drawn again with replacement.
+
+    Args:
+        values: `(n,)` a number a clip.
+        subjects: the person in each clip.
+        resamples: number of draws.
+        seed: of the draws.
+
+    Returns:
+        Lower and upper bound.
+    """
+    subject_of_clip = _number_subjects(subjects)
+    sums = np.bincount(subject_of_clip, weights=values)  # (S,)
+    clips = np.bincount(subject_of_clip)
+    times_drawn = _draw_subjects(len(clips), resamples, seed)
+    drawn = (times_drawn @ sums) / (times_drawn @ clips)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(low), float(high)
+
+
 def paired_difference(
     correct_a: NDArray[np.bool_],
     correct_b: NDArray[np.bool_],
@@ -110,13 +133,8 @@ def paired_difference(
         Accuracy of a minus accuracy of b, and its 95 % percentile interval.
     """
     difference = correct_a.astype(np.float64) - correct_b.astype(np.float64)
-    subject_of_clip = _number_subjects(subjects)
-    gained = np.bincount(subject_of_clip, weights=difference)  # (S,)
-    clips = np.bincount(subject_of_clip)
-    times_drawn = _draw_subjects(len(clips), resamples, seed)
-    drawn = (times_drawn @ gained) / (times_drawn @ clips)
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return float(difference.mean()), float(low), float(high)
+    low, high = mean_interval(difference, subjects, resamples, seed)
+    return float(difference.mean()), low, high
 
 
 def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> float:

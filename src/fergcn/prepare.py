@@ -32,7 +32,7 @@ from fergcn.expressions import FergcnError
 from fergcn.faces.align import align_face
 from fergcn.faces.detect import MTCNN_INPUT_SIZE, FaceDetector
 from fergcn.faces.track import Tracker
-from fergcn.files import csv_text, open_atomically, write_text
+from fergcn.files import csv_text, open_atomically, write_json, write_text
 from fergcn.workers import num_cores, run_tasks
 
 FORMAT = 1
@@ -249,7 +249,7 @@ def _check_store(store: Path, dataset: str, clips: Sequence[Clip]) -> None:
 def _begin(store: Path, dataset: str) -> None:
     """Mark the store as not complete, and as ours."""
     marker = {"format": FORMAT, "dataset": dataset}
-    write_text(store / IN_PROGRESS, json.dumps(marker) + "\n")
+    write_json(store / IN_PROGRESS, marker)
     (store / MANIFEST).unlink(missing_ok=True)
 
 
@@ -278,7 +278,7 @@ def _finish(
             "clips_failed": len(report.failed),
         },
     }
-    write_text(store / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    write_json(store / MANIFEST, manifest)
     used = {faces.key for faces in results.values()}
     for file in (store / "faces").iterdir():
         if file.suffix in (".npy", ".json") and file.stem not in used:

@@ -1,6 +1,5 @@
 """Commands for one network: train, evaluate."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from rich.table import Table
 
 from fergcn.clips import Clip
 from fergcn.commands.progress import progress_bars, stdout
+from fergcn.files import write_json
 from fergcn.metrics import Scores
 from fergcn.model import ModelConfig
 from fergcn.training import TrainConfig
@@ -107,8 +107,7 @@ def evaluate(
             "macro_f1": scores.macro_f1,
             "confusion": scores.confusion.tolist(),
         }
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(content, indent=2) + "\n")
+        write_json(json_file, content)
         stdout.print(f"scores: {json_file}", soft_wrap=True)
 
 

@@ -70,7 +70,9 @@ def create_backbone(name: str, pretrained: bool) -> tuple[nn.Module, int]:
     # What a model reports as its width is not always what it returns after its last layers.
     backbone.eval()
     with torch.inference_mode():
-        width = backbone(torch.zeros(1, 3, 64, 64)).shape[1]
+        cfg = timm.get_pretrained_cfg(name)
+        size = cfg.input_size[1:] if cfg is not None and cfg.fixed_input_size else (64, 64)
+        width = backbone(torch.zeros(1, 3, *size)).shape[1]
     return backbone.train(), width
 
 

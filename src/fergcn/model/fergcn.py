@@ -72,9 +72,9 @@ class GraphHead(nn.Module):
         """
         num_frames = self.config.num_frames
         if self.config.fusion == "last":
-            return torch.eye(num_frames, device=self.adjacency.device)[-1]
+            return torch.eye(num_frames).to(self.adjacency)[-1]
         if self.config.fusion == "mean" or self.config.num_modules == 0:
-            return torch.full((num_frames,), 1 / num_frames, device=self.adjacency.device)
+            return torch.full((num_frames,), 1 / num_frames).to(self.adjacency)
         adjacency = self.adjacency[-1] if self.adjacency.dim() == 3 else self.adjacency
         return intensity_weights(adjacency)
 

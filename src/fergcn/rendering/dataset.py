@@ -26,7 +26,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from fergcn.expressions import EXPRESSIONS, FergcnError
-from fergcn.files import csv_text, write_bytes, write_text
+from fergcn.files import csv_text, write_bytes, write_json, write_text
 from fergcn.video import write_video
 from fergcn.workers import num_cores, run_tasks
 
@@ -193,7 +193,7 @@ def _begin(output: Path, manifest: dict[str, Any]) -> None:
             f"{output}: found files that are not a rendering, expected an empty folder: "
             "choose another folder"
         )
-    write_text(marker, json.dumps(manifest, indent=2) + "\n")
+    write_json(marker, manifest)
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
@@ -273,5 +273,5 @@ def _finish(output: Path, manifest: dict[str, Any], requests: list["ClipRequest"
     motion = io.BytesIO()
     np.save(motion, np.array([fact["motion"] for fact in facts], np.uint8))
     write_bytes(output / "motion.npy", motion.getvalue())
-    write_text(output / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    write_json(output / MANIFEST, manifest)
     shutil.rmtree(output / IN_PROGRESS, ignore_errors=True)  # what is left does no harm

