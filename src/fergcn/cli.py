@@ -20,6 +20,7 @@ COMMANDS = {
     "train": ("train:train", "Train a network on a whole dataset."),
     "crossval": ("crossval:crossval", "Cross-validate a network, subjects kept apart."),
     "ablate": ("crossval:ablate", "Cross-validate variants and other networks on the same folds."),
+    "report": ("report:report", "Put runs on one page, beside the paper's results."),
     "evaluate": ("train:evaluate", "Score a checkpoint on a dataset."),
     "render": ("render:render", "Render a dataset of parametric heads with known truth."),
     "bench": ("bench:bench", "Measure speed as ratios on this machine."),

@@ -81,6 +81,7 @@ def crossval(
         )
     print_result(dataset, protocol, result)
     stdout.print(f"predictions: {output / 'predictions.csv'}", soft_wrap=True)
+    stdout.print(f"a page of it: fergcn report {output}", soft_wrap=True, highlight=False)
 
 
 def ablate(
@@ -142,6 +143,7 @@ def ablate(
     for name, reason in left_out.items():
         stderr.print(f"{name} was left out: {reason}", soft_wrap=True, highlight=False)
     stdout.print(f"comparison: {output / 'ablation.json'}", soft_wrap=True)
+    stdout.print(f"a page of it: fergcn report {output}", soft_wrap=True, highlight=False)
 
 
 def choose_protocol(

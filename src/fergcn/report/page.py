@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -13,29 +12,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fergcn.files import write_text
+from fergcn.report.document import figure_png, html_page, html_table, png_uri
 from fergcn.report.timeline import EXPRESSION_COLOURS, plot_timeline
 from fergcn.video import read_frames
 
 if TYPE_CHECKING:
     from fergcn.analysis.stream import Analysis
-
-STYLE = """
-:root { color-scheme: light dark; --line: #d5d5d5; --muted: #5c5c5c; --card: #fff; }
-@media (prefers-color-scheme: dark) { :root { --line: #444; --muted: #a8a8a8; } }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; overflow-wrap: anywhere; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-.muted { color: var(--muted); } .scroll { overflow-x: auto; }
-.note { border-left: .25rem solid #E69F00; padding: .1rem 1rem; }
-img.timeline { width: 100%; background: var(--card); border: 1px solid var(--line); }
-table { border-collapse: collapse; }
-th, td { text-align: left; padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-td img { width: 80px; height: 80px; display: block; border-radius: 4px; }
-.swatch { display: inline-block; width: .8em; height: .8em; margin-right: .45em;
-  border: 1px solid #777; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; }
-dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; }
-"""
 
 Picture = NDArray[np.uint8]
 
@@ -66,12 +49,7 @@ def write_report(analysis: Analysis, path: Path, video: Path | None = None) -> N
         FergcnError: the video can't be read.
     """
     thumbnails = {} if video is None else apex_thumbnails(video, analysis)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(render_report(analysis, thumbnails), encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(path, render_report(analysis, thumbnails))
 
 
 def render_report(analysis: Analysis, thumbnails: Mapping[int, Picture]) -> str:
@@ -97,21 +75,12 @@ def render_report(analysis: Analysis, thumbnails: Mapping[int, Picture]) -> str:
         f'<p class="note"><strong>Note:</strong> {escape(text)}</p>' for text in summary["warnings"]
     )
     limits = "".join(f"<li>{escape(text)}</li>" for text in LIMITS)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Expressions in {name}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<h1>Expressions in {name}</h1>
+    body = f"""<h1>Expressions in {name}</h1>
 <p>{facts}</p>
 {warnings}
 <h2>Timeline</h2>
 <img class="timeline" alt="Probability of each expression over time, one panel for each face; the
-tables below hold the numbers." src="{_timeline_uri(analysis)}">
+tables below hold the numbers." src="{png_uri(figure_png(plot_timeline(analysis)))}">
 <h2>Faces</h2>
 {_faces_table(analysis)}
 <h2>Segments</h2>
@@ -119,10 +88,8 @@ tables below hold the numbers." src="{_timeline_uri(analysis)}">
 <h2>Limits</h2>
 <ul>{limits}</ul>
 <h2>How this was made</h2>
-{_provenance(analysis)}
-</body>
-</html>
-"""
+{_provenance(analysis)}"""
+    return html_page(f"Expressions in {video['file']}", body)
 
 
 def apex_thumbnails(path: Path, analysis: Analysis, size: int = 160) -> dict[int, Picture]:
@@ -186,7 +153,7 @@ def _faces_table(analysis: Analysis) -> str:
             f"<td>{_swatch(track['expression'])}</td>"
             f'<td class="number">{probability:.0%}</td></tr>'
         )
-    return _table(
+    return html_table(
         ("face", "from s", "to s", "frames", "overall", "mean probability"),
         rows,
         text_columns=("overall",),
@@ -209,7 +176,7 @@ def _segments_table(analysis: Analysis, thumbnails: Mapping[int, Picture]) -> st
             f'<td class="number">{segment["offset_s"]:.2f}</td>'
             f'<td class="number">{segment["peak_intensity"]:.2f}</td></tr>'
         )
-    return _table(
+    return html_table(
         ("at the apex", "face", "expression", "onset s", "apex s", "offset s", "peak intensity"),
         rows,
         text_columns=("at the apex", "expression"),
@@ -235,17 +202,6 @@ def _provenance(analysis: Analysis) -> str:
     return f"<dl>{items}</dl>"
 
 
-def _table(headings: tuple[str, ...], rows: list[str], text_columns: tuple[str, ...]) -> str:
-    head = "".join(
-        f"<th>{text}</th>" if text in text_columns else f'<th class="number">{text}</th>'
-        for text in headings
-    )
-    return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
@@ -253,12 +209,6 @@ def _count(number: int, noun: str) -> str:
 def _swatch(expression: str) -> str:
     colour = EXPRESSION_COLOURS[expression]
     return f'<span class="swatch" style="background:{colour}"></span>{escape(expression)}'
-
-
-def _timeline_uri(analysis: Analysis) -> str:
-    buffer = io.BytesIO()
-    plot_timeline(analysis).savefig(buffer, format="png", dpi=140)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _picture_uri(image: Picture) -> str:
