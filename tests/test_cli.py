@@ -133,6 +133,25 @@ def test_train_then_evaluate(run, dataset: Path, tmp_path: Path) -> None:
     assert f"{content['accuracy']:.3f}" in out
 
 
+def test_evaluate_counts_a_clip_without_a_face(run, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    root, store, scores = tmp_path / "own", tmp_path / "store", tmp_path / "scores.json"
+    (root / "happiness").mkdir(parents=True)
+    write_video(root / "happiness" / "face.mp4", [astronaut()[:256, 80:400]] * 4, fps=25)
+    write_video(root / "happiness" / "none.mp4", [np.full((120, 160, 3), 90, np.uint8)] * 4, fps=25)
+    code, _, err = run("prepare", "folder", root, "-o", store, "--size", "64", "--workers", "1")
+    assert code == 0, err
+    code, out, err = run(
+        "evaluate", "folder", store, "--checkpoint", tiny_checkpoint, "--json", scores
+    )
+    assert code == 0, err
+    assert "2 clips" in out
+    assert "1 clips show no face and count as errors" in out
+    content = json.loads(scores.read_text())
+    assert (content["count"], content["unanswered"]) == (2, 1)
+    assert np.sum(content["confusion"]) == 1
+    assert content["accuracy"] == pytest.approx(np.trace(content["confusion"]) / 2)
+
+
 def test_crossval_prints_folds_and_confusion(run, dataset: Path, tmp_path: Path) -> None:
     arguments = ["--folds", "3", "--freeze-backbone", "-o", tmp_path / "cv", *NETWORK, *TRAINING]
     code, out, err = run("crossval", "rendered", dataset, *arguments)
@@ -285,3 +304,21 @@ def test_module_and_exit_code_as_a_real_process(tmp_path: Path) -> None:
     assert result.stdout == ""
     assert is_one_line(result.stderr)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_is_one_line_while_a_command_is_imported() -> None:
+    program = """
+import sys
+class CtrlC:
+    def find_spec(self, name, *_):
+        if name == "fergcn.commands.bench":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, CtrlC())
+sys.argv = ["fergcn", "bench"]
+from fergcn.cli import main
+main()
+"""
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (130, "")
+    assert result.stderr == "fergcn: stopped; the same command goes on where it was\n"

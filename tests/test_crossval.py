@@ -61,6 +61,17 @@ def test_folds_go_by_rank() -> None:
 def test_too_few_subjects() -> None:
     with pytest.raises(FergcnError, match="found 3 subjects for 10 folds"):
         subject_folds(["a", "b", "c"])
+    with pytest.raises(FergcnError, match="found the clips of ann alone, expected 2 subjects"):
+        subject_folds(["ann", "ann"])
+    with pytest.raises(FergcnError, match="found the clips of nobody alone, expected 2 subjects"):
+        subject_folds([])
+
+
+def test_one_training_subject_can_not_be_kept_aside() -> None:
+    clips, folds = clips_of(["a", "b"]), np.array([0, 1])
+    with pytest.raises(FergcnError, match="expected 2 or more to keep some of them aside"):
+        split_clips(clips, folds, 0, validation=True)
+    assert split_clips(clips, folds, 0, validation=False).train.tolist() == [1]
 
 
 def test_contiguous_folds_are_blocks_of_like_size() -> None:

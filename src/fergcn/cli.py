@@ -38,8 +38,14 @@ for _name, (_target, _summary) in COMMANDS.items():
 
 
 def main() -> None:
-    """Run the command line and exit: 0 all good, 1 some input failed, 2 wrong usage."""
-    arguments = sys.argv[1:]
+    """Run the command line and exit: 0 all good, 1 some input failed, 2 wrong usage, 130 Ctrl-C."""
+    try:
+        _run(sys.argv[1:])
+    except KeyboardInterrupt:  # also while the command's module is imported
+        _stop("stopped; the same command goes on where it was", 130)
+
+
+def _run(arguments: list[str]) -> NoReturn:
     try:
         given = "--config" in arguments
         app.config = (Toml(_take_config(arguments), must_exist=True),) if given else ()
@@ -53,8 +59,6 @@ def main() -> None:
         sys.exit(command(*bound.args, **bound.kwargs) or 0)
     except FergcnError as error:
         _stop(str(error), 1)
-    except KeyboardInterrupt:
-        _stop("stopped; the same command goes on where it was", 130)
 
 
 def _stop(message: str, code: int) -> NoReturn:

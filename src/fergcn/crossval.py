@@ -110,6 +110,11 @@ def contiguous_folds(subject_ids: Sequence[str], k: int = 10) -> NDArray[np.int6
 
 def _subject_ranks(subject_ids: Sequence[str], k: int) -> dict[str, int]:
     subjects = sorted(set(subject_ids))
+    if len(subjects) < 2:
+        raise FergcnError(
+            f"found the clips of {' '.join(subjects) or 'nobody'} alone, expected 2 subjects or "
+            "more, to train on some and test on others: add clips of other people"
+        )
     if not 2 <= k <= len(subjects):
         raise FergcnError(
             f"found {len(subjects)} subjects for {k} folds, expected 2 to {len(subjects)} folds: "
@@ -177,6 +182,11 @@ def split_clips(
     inner = np.zeros(len(train), dtype=bool)
     if validation:
         subjects = [clips[row].subject_id for row in train.tolist()]
+        if len(set(subjects)) < 2:
+            raise FergcnError(
+                f"found {len(set(subjects))} training subjects in fold {fold}, expected 2 or more "
+                "to keep some of them aside: pass --no-validation"
+            )
         inner = subject_folds(subjects, min(INNER_FOLDS, len(set(subjects)))) == 0
     split = Split(train[~inner], train[inner], test)
     parts = {"training": split.train, "validation": split.validation, "test": split.test}

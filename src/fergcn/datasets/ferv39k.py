@@ -15,6 +15,7 @@ from fergcn.datasets.layout import (
     find_folder,
     make_listing,
     official_folds,
+    pictures,
     read_pairs,
 )
 from fergcn.expressions import sort_expressions
@@ -35,7 +36,7 @@ def read_ferv39k(root: Path) -> Listing:
     for fold, labels in ((-1, train), (0, test)):
         for name, label in labels.items():
             path = frames / name
-            if not path.is_dir() or not any(path.iterdir()):
+            if not path.is_dir() or not pictures(path):
                 left_out.append((path, MISSING))
             else:
                 scene: dict[str, float | str] = {"scene": name.split("/")[0]}
