@@ -145,7 +145,7 @@ def test_evaluate_counts_a_clip_without_a_face(run, tiny_checkpoint: Path, tmp_p
     )
     assert code == 0, err
     assert "2 clips" in out
-    assert "1 clips show no face and count as errors" in out
+    assert "1 without a face, which count as errors" in out
     content = json.loads(scores.read_text())
     assert (content["count"], content["unanswered"]) == (2, 1)
     assert np.sum(content["confusion"]) == 1

@@ -141,6 +141,8 @@ def test_pictures_come_in_natural_order(tmp_path: Path) -> None:
 @given(st.lists(st.integers(0, 3000), unique=True, min_size=1))
 def test_numbers_decide_the_order(numbers: list[int]) -> None:
     class Folder:
+        suffix = ""
+
         def iterdir(self) -> Iterator[Path]:
             return (Path(f"take 2 - {number}.png") for number in numbers)
 

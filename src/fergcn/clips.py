@@ -16,7 +16,7 @@ from fergcn.expressions import FergcnError
 from fergcn.video import read_frames
 
 PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png"})
-"""Endings of the files in a folder of pictures that are its frames, in lower or upper case."""
+"""Endings of pictures, in lower or upper case; those in a folder of pictures are its frames."""
 
 View = Literal["whole", "left half", "right half", "rotated 90"]
 """How a picture is cut or turned (by 90 degrees clockwise) before faces are looked for."""
@@ -34,7 +34,8 @@ class Clip:
     expression: str
     """The label, as in `fergcn.EXPRESSIONS` or another lower-case word."""
     path: Path
-    """A video file, a folder of pictures in the order of their names, or an array of faces."""
+    """A video file, a folder of pictures in the order of their names, a single picture, or an array
+    of faces."""
     view: View = "whole"
     """Part of each picture that holds the face from the front."""
     fold: int | None = None
@@ -84,7 +85,7 @@ def read_clip(
     Args:
         clip: what to read.
         on_unreadable: is told each picture of a folder that can't be decoded, which is then left
-            out; without it, such a picture is an error.
+            out; without it, such a picture is an error, as is a clip's only one.
 
     Yields:
         Index of the frame in the clip, from 0, and its `(H, W, 3)` RGB picture in the clip's view.
@@ -92,12 +93,12 @@ def read_clip(
     Raises:
         FergcnError: the clip's file or folder is missing, not what it should be, or empty.
     """
-    if clip.path.is_dir():
+    if clip.path.is_dir() or is_picture(clip.path):
         for index, file in enumerate(picture_files(clip.path)):
             try:
                 image = read_picture(file)
             except FergcnError:
-                if on_unreadable is None:
+                if on_unreadable is None or file == clip.path:
                     raise
                 on_unreadable(file)
             else:
@@ -123,7 +124,7 @@ def load_clip(clip: Clip, num_frames: int) -> NDArray[np.uint8]:
         FergcnError: the clip's file or folder is missing, not what it should be, or empty; one of
             the chosen pictures can't be decoded.
     """
-    if clip.path.is_dir():
+    if clip.path.is_dir() or is_picture(clip.path):
         files = picture_files(clip.path)
         chosen = sample_frames(len(files), num_frames).tolist()
         pictures = {index: _in_view(read_picture(files[index]), clip.view) for index in set(chosen)}
@@ -137,28 +138,32 @@ def load_clip(clip: Clip, num_frames: int) -> NDArray[np.uint8]:
     return np.stack([frames[index] for index in sample_frames(len(frames), num_frames)])
 
 
-def picture_files(folder: Path) -> list[Path]:
+def is_picture(path: Path) -> bool:
+    """Whether a path names a single picture, by its ending; hidden files are none."""
+    return path.suffix.lower() in PICTURES and not path.name.startswith(".")
+
+
+def picture_files(path: Path) -> list[Path]:
     """List the pictures of a folder in natural order: `img_2.png` before `img_10.png`.
 
-    Hidden files are left out, as are files of other kinds.
+    Hidden files are left out, as are files of other kinds. A path that is a picture itself is the
+    only one.
 
     Raises:
         FergcnError: the folder holds no pictures or can't be read.
     """
     try:
-        files = [
-            file
-            for file in folder.iterdir()
-            if file.suffix.lower() in PICTURES and not file.name.startswith(".")
-        ]
+        if is_picture(path) and not path.is_dir():
+            return [path]
+        files = [file for file in path.iterdir() if is_picture(file)]
     except OSError as error:
         raise FergcnError(
-            f"{folder}: found it can't be read ({error.strerror}), expected a folder of pictures: "
+            f"{path}: found it can't be read ({error.strerror}), expected a folder of pictures: "
             "check the path and its permissions"
         ) from None
     if not files:
         raise FergcnError(
-            f"{folder}: found no pictures, expected JPEG, PNG or BMP files: copy the folder again"
+            f"{path}: found no pictures, expected JPEG, PNG or BMP files: copy the folder again"
         )
     return sorted(files, key=_natural_order)
 

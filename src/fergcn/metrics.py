@@ -113,6 +113,29 @@ def mean_interval(
     return float(low), float(high)
 
 
+def expected_calibration_error(
+    probs: NDArray[np.floating[Any]], targets: NDArray[np.int64], bins: int = 15
+) -> float:
+    """How far the probability of the answer is from the share of right answers (Guo et al. 2017).
+
+    Answers go into bins by their probability, the highest of the row. The error is the mean over
+    answers of |accuracy − mean probability| in their bin.
+
+    Args:
+        probs: `(n, classes)`, rows add up to 1; n is at least 1.
+        targets: `(n,)` true class indices.
+        bins: number of bins of equal width in (0, 1], each with its upper edge.
+
+    Returns:
+        0 (probabilities are what they say) to 1.
+    """
+    confidence = probs.max(axis=1).astype(np.float64)
+    right = probs.argmax(axis=1) == targets
+    bin_of = np.searchsorted(np.arange(1, bins) / bins, confidence)
+    gaps = np.bincount(bin_of, weights=right - confidence)  # count · (accuracy − confidence)
+    return float(np.abs(gaps).sum() / len(targets))
+
+
 def paired_difference(
     correct_a: NDArray[np.bool_],
     correct_b: NDArray[np.bool_],

@@ -37,7 +37,7 @@ from fergcn.workers import num_cores, run_tasks
 
 FORMAT = 1
 """Version of the layout on disk."""
-FACE_VERSION = 1
+FACE_VERSION = 2
 """Version of detection, tracking and alignment: raise it when they give other faces."""
 
 MANIFEST = "prepared.json"
@@ -221,6 +221,20 @@ def read_prepared(store: Path) -> list[Clip]:
         if not clip.path.exists() or clip.path.stat().st_size < num_bytes:
             raise _damaged(clip.path, f"the faces of {clip.clip_id}")
     return clips
+
+
+def read_failures(store: Path) -> tuple[str, ...]:
+    """Which clips of a complete store could not be read: id and reason, as `PrepareReport` has it.
+
+    Raises:
+        FergcnError: the store is damaged.
+    """
+    try:
+        with (store / INDEX).open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return tuple(f"{row['clip_id']}: {row['failure']}" for row in rows if row["failure"])
+    except (OSError, ValueError, KeyError):
+        raise _damaged(store / INDEX, "one row for each clip") from None
 
 
 # --- folder --------------------------------------------------------------------------------------

@@ -142,7 +142,7 @@ def encode_targets(clips: Sequence[Clip], expressions: tuple[str, ...]) -> NDArr
     if unknown := {clip.expression for clip in clips} - set(expressions):
         raise FergcnError(
             f"found clips of {', '.join(sorted(unknown))}, expected {', '.join(expressions)}: "
-            "use a checkpoint that knows them, or leave these clips out"
+            "use a checkpoint that knows them, or name those to score with --expressions"
         )
     return np.array([expressions.index(clip.expression) for clip in clips], dtype=np.int64)
 
@@ -345,6 +345,7 @@ def predict_probs(
     resize: int,
     crop: int,
     on_progress: Progress = lambda _what, _done, _total: None,
+    classes: Sequence[int] | None = None,
 ) -> NDArray[np.float32]:
     """Probabilities of whole clips.
 
@@ -354,22 +355,38 @@ def predict_probs(
         resize: side to which faces are resized, in pixels.
         crop: side of the centre crop, in pixels.
         on_progress: told about clips.
+        classes: indices of the classes to choose from; all if left out.
 
     Returns:
-        `(len(clips), num_classes)`, each row adds up to 1.
+        `(len(clips), num_classes)` or one column for each of `classes`; each row adds up to 1.
 
     Raises:
         FergcnError: a clip can't be read.
     """
-    device = next(model.parameters()).device
-    probs = np.empty((len(clips), model.config.num_classes), dtype=np.float32)
+    columns = list(range(model.config.num_classes) if classes is None else classes)
+    probs = np.empty((len(clips), len(columns)), dtype=np.float32)
     with torch.inference_mode():
         for index, clip in enumerate(clips):
             faces = load_clip(clip, model.config.num_frames)
-            frames = eval_transform(faces, resize, crop).to(device)
-            probs[index] = model(frames[None]).softmax(1)[0].cpu().numpy()
+            # Softmax over some of the logits: the same as probabilities made to add up to 1 again.
+            logits = _clip_logits(model, faces, resize, crop)[columns]
+            probs[index] = logits.softmax(0).cpu().numpy()
             on_progress("clips", index + 1, len(clips))
     return probs
+
+
+def _clip_logits(model: Network, faces: NDArray[np.uint8], resize: int, crop: int) -> Tensor:
+    """Logits `(num_classes,)` of one clip's faces `(N, H, W, 3)`."""
+    device = next(model.parameters()).device
+    used_again = (faces[1:] == faces[:-1]).all(axis=(1, 2, 3))  # (N − 1,)
+    if not isinstance(model, FERGCN) or not used_again.any():
+        logits: Tensor = model(eval_transform(faces, resize, crop).to(device)[None])[0]
+        return logits
+    # A short clip uses frames again; a single picture would pass through the backbone N times.
+    is_new = np.concatenate([[True], ~used_again])
+    features = model.frame_features(eval_transform(faces[is_new], resize, crop).to(device))
+    logits = model.head(features[torch.from_numpy(is_new.cumsum() - 1)][None])[0]
+    return logits
 
 
 def predict_feature_probs(

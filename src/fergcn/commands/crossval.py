@@ -18,6 +18,7 @@ from fergcn.commands.train import (
     Output,
     Training,
     print_confusion,
+    with_interval,
 )
 from fergcn.crossval import CrossvalResult, Protocol, crossvalidate
 from fergcn.datasets import DATASETS, Scheme, load_dataset
@@ -198,7 +199,7 @@ def print_result(dataset: str, protocol: Protocol, result: CrossvalResult) -> No
         table.add_row(
             RULE_NAMES[rule],
             f"{scores['mean_of_folds']:.3f}",
-            *(_with_interval(scores, name) for name in ("accuracy", "uar", "macro_f1")),
+            *(with_interval(scores, name) for name in ("accuracy", "uar", "macro_f1")),
         )
     table.caption = (
         "pooled over all test clips, with 95 % intervals over subjects\n"
@@ -229,8 +230,3 @@ def print_comparison(group: str, rows: Sequence[Mapping[str, Any]]) -> None:
             ]
         table.add_row(row["variant"], f"{row['accuracy']:.3f}", f"{row['uar']:.3f}", *paired)
     stdout.print(table)
-
-
-def _with_interval(scores: Mapping[str, Any], name: str) -> str:
-    low, high = scores[f"{name}_ci"]
-    return f"{scores[name]:.3f} ({low:.3f}–{high:.3f})"

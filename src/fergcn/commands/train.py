@@ -1,18 +1,24 @@
 """Commands for one network: train, evaluate."""
 
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.table import Table
 
 from fergcn.clips import Clip
 from fergcn.commands.progress import progress_bars, stdout
-from fergcn.files import write_json
+from fergcn.expressions import FergcnError
+from fergcn.files import write_json, write_text
 from fergcn.metrics import Scores
 from fergcn.model import ModelConfig
 from fergcn.training import TrainConfig
+
+if TYPE_CHECKING:
+    from fergcn.evaluation import Evaluation
 
 
 @dataclass(frozen=True)
@@ -74,51 +80,98 @@ def evaluate(
     /,
     *,
     checkpoint: str = "default",
+    expressions: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
-) -> None:
+) -> int:
     """Score a checkpoint on a dataset.
+
+    Of a dataset as it is distributed, faces are found first and kept in the cache.
 
     Args:
         dataset: name of a dataset, see fergcn datasets.
-        root: its folder; without one, the edition in the package.
+        root: its folder, or the store that fergcn prepare made; without one, the edition in the
+            package.
         checkpoint: folder of a checkpoint, or the name of one in the package.
-        json_file: also write the scores there.
+        expressions: choose among these only, as a,b,c; clips of others are left out. Without
+            any, among all that the checkpoint knows.
+        json_file: also write the scores there, and beside it every answer as a table (.csv).
     """
     from fergcn.checkpoint import load_checkpoint
-    from fergcn.datasets import load_dataset
-    from fergcn.metrics import score
-    from fergcn.training import encode_targets, predict_probs
+    from fergcn.evaluation import choose_expressions, evaluate_clips, load_faces
 
+    table_file = _check_outputs(json_file)
     loaded = load_checkpoint(checkpoint)
-    clips = load_dataset(dataset, root)
-    targets = encode_targets(clips, loaded.expressions)
+    chosen = None
+    if expressions is not None:
+        names = [name.strip() for value in expressions for name in value.split(",")]
+        chosen = choose_expressions([name for name in names if name], loaded.expressions)
     with progress_bars() as report:
-        probs = predict_probs(loaded.model, clips, loaded.resize, loaded.crop, report)
-    scores = score(targets, probs.argmax(axis=1), loaded.expressions)
-    stdout.print(f"{checkpoint} on {dataset}: {scores.count} clips")
-    print_scores(scores, loaded.expressions)
-    if json_file is not None:
-        content = {
-            "checkpoint_sha256": loaded.sha256,
-            "expressions": list(loaded.expressions),
-            "count": scores.count,
-            "accuracy": scores.accuracy,
-            "uar": scores.uar,
-            "macro_f1": scores.macro_f1,
-            "confusion": scores.confusion.tolist(),
-        }
-        write_json(json_file, content)
-        stdout.print(f"scores: {json_file}", soft_wrap=True)
+        clips, failures = load_faces(dataset, root, loaded.model.config.num_frames, report)
+        evaluation = evaluate_clips(loaded, clips, chosen, report)
+    for reason in failures:
+        print(f"fergcn: {reason}", file=sys.stderr)
+    stdout.print(f"{checkpoint} on {dataset}", soft_wrap=True, highlight=False)
+    print_evaluation(evaluation)
+    if json_file is not None and table_file is not None:
+        about = {"dataset": dataset, "checkpoint": checkpoint, "unreadable": list(failures)}
+        try:
+            write_json(json_file, about | evaluation.summary)
+            write_text(table_file, evaluation.predictions.to_csv(index=False))
+        except OSError as error:
+            raise FergcnError(
+                f"{json_file}: found it can't be written ({error.strerror}), expected a folder "
+                "with room: choose another with --json"
+            ) from None
+        stdout.print(f"scores: {json_file}\nanswers: {table_file}", soft_wrap=True)
+    return int(bool(failures))
 
 
-def print_scores(scores: Scores, expressions: tuple[str, ...]) -> None:
-    """Print pooled scores and the confusion matrix."""
-    summary = Table("clips", "accuracy", "UAR", "macro-F1", title="Pooled over all test clips")
-    summary.add_row(
-        str(scores.count), *(f"{v:.3f}" for v in (scores.accuracy, scores.uar, scores.macro_f1))
+def _check_outputs(json_file: Path | None) -> Path | None:
+    """Where the table beside the scores goes; known to fit before the work begins."""
+    if json_file is None:
+        return None
+    if json_file.is_dir() or json_file.suffix == ".csv":
+        raise FergcnError(
+            f"{json_file}: found a folder or the ending of the table beside the scores, expected "
+            "a file such as scores.json: choose another with --json"
+        )
+    return json_file.with_suffix(".csv")
+
+
+def print_evaluation(evaluation: "Evaluation") -> None:
+    """Print scores with their intervals, recall of each expression and the confusion matrix."""
+    summary = evaluation.summary
+    stdout.print(
+        f"{summary['count']} clips of {summary['num_subjects']} people, "
+        f"{summary['unanswered']} without a face, which count as errors",
+        highlight=False,
     )
-    stdout.print(summary)
-    print_confusion(scores, expressions)
+    if left_out := summary["left_out"]:
+        which = ", ".join(f"{name} {count}" for name, count in left_out.items())
+        stdout.print(
+            f"{sum(left_out.values())} clips of other expressions left out: {which}",
+            soft_wrap=True,
+            highlight=False,
+        )
+    table = Table("accuracy", "UAR", "macro-F1", caption="with 95 % intervals over subjects")
+    table.add_row(*(with_interval(summary, name) for name in ("accuracy", "uar", "macro_f1")))
+    stdout.print(table)
+    if (error := summary["expected_calibration_error"]) is not None:
+        stdout.print(f"expected calibration error of the answers: {error:.3f}", highlight=False)
+    by_expression = Table("expression", "clips", "recall")
+    for name in evaluation.expressions:
+        recall = summary["recall"][name]
+        by_expression.add_row(
+            name, str(summary["counts"][name]), "·" if recall is None else f"{recall:.3f}"
+        )
+    stdout.print(by_expression)
+    print_confusion(evaluation.scores, evaluation.expressions)
+
+
+def with_interval(scores: Mapping[str, Any], name: str) -> str:
+    """Format a score and its interval."""
+    low, high = scores[f"{name}_ci"]
+    return f"{scores[name]:.3f} ({low:.3f}–{high:.3f})"
 
 
 def print_confusion(scores: Scores, expressions: tuple[str, ...]) -> None:

@@ -19,6 +19,7 @@ from fergcn.datasets.mmi import read_mmi
 from fergcn.datasets.oulu_casia import read_oulu_casia
 from fergcn.datasets.ravdess import read_ravdess
 from fergcn.datasets.rendered import BUNDLED, read_rendered
+from fergcn.datasets.stills import read_stills
 from fergcn.expressions import EXPRESSIONS, FergcnError
 from fergcn.prepare import prepared_dataset, read_prepared
 
@@ -197,6 +198,12 @@ DATASETS: dict[str, Dataset] = {
         read_folder,
         "make ROOT/<expression>/<clip>.mp4 and, best, ROOT/subjects.csv",
         remark="Write subjects.csv (clip,subject_id), so that nobody is in training and test.",
+    ),
+    "stills": Dataset(
+        "single pictures of faces",
+        read_stills,
+        "make ROOT/<expression>/<person>_<number>.jpg",
+        remark="A clip of one picture is that picture in every frame: nothing moves.",
     ),
     "rendered": Dataset(
         "rendered heads, all clips",

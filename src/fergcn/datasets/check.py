@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fergcn.clips import Clip
+from fergcn.clips import Clip, is_picture
 from fergcn.datasets import find_dataset, list_dataset
 from fergcn.datasets.layout import MISSING, pictures
 from fergcn.expressions import FergcnError, sort_expressions
@@ -170,7 +170,7 @@ def _unreadable(clips: Sequence[Clip], on_progress: Progress) -> list[str]:
 
 
 def _unreadable_files(clip: Clip) -> list[str]:
-    if not clip.path.is_dir():
+    if not clip.path.is_dir() and not is_picture(clip.path):
         try:
             next(read_frames(clip.path))
         except FergcnError as error:
@@ -182,11 +182,11 @@ def _unreadable_files(clip: Clip) -> list[str]:
     return [
         f"{file}: found a file that is no picture or is cut off, expected a picture: copy it again"
         for file in files
-        if not _is_picture(file)
+        if not _can_be_decoded(file)
     ]
 
 
-def _is_picture(file: Path) -> bool:
+def _can_be_decoded(file: Path) -> bool:
     try:
         return cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR) is not None
     except (cv2.error, OSError):
