@@ -1,6 +1,8 @@
 """Small real datasets and checkpoints, made on the fly."""
 
+import csv
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from fergcn.checkpoint import save_checkpoint
 from fergcn.clips import Clip
+from fergcn.datasets.rendered import BUNDLED
 from fergcn.model import FERGCN, ModelConfig
 from fergcn.video import write_video
 
@@ -61,3 +64,30 @@ def tiny_checkpoint(tmp_path: Path) -> Path:
         directory, FERGCN(tiny_config()), ("anger", "happiness", "neutral"), resize=40, crop=32
     )
     return directory
+
+
+@pytest.fixture(scope="session")
+def few_rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four people with three expressions of the bundled edition, as a dataset of its own."""
+    root = tmp_path_factory.mktemp("rendered") / "few"
+    root.mkdir()
+    shutil.copy(BUNDLED / "rendered.json", root)
+    with (BUNDLED / "clips.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    kept = [
+        number
+        for number, row in enumerate(rows)
+        if row["subject_id"] in {"R0-S000", "R0-S001", "R0-S002", "R0-S003"}
+        and row["expression"] in {"happiness", "surprise", "neutral"}
+    ]
+    names = {rows[number]["clip_id"] for number in kept}
+    for table in ("clips.csv", "frames.csv"):
+        with (BUNDLED / table).open(newline="") as file, (root / table).open("w") as out:
+            out.write(file.readline())
+            out.writelines(line for line in file if line.split(",")[0] in names)
+    np.save(root / "motion.npy", np.load(BUNDLED / "motion.npy")[kept])
+    for row in (rows[number] for number in kept):
+        (root / "clips" / row["subject_id"]).mkdir(parents=True, exist_ok=True)
+        for path in (BUNDLED / "clips" / row["subject_id"]).glob("*"):
+            shutil.copy(path, root / "clips" / row["subject_id"])
+    return root

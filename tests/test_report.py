@@ -1,6 +1,5 @@
 """The benchmark page, from folders that real cross-validations left behind."""
 
-import csv
 import json
 import re
 import shutil
@@ -19,7 +18,6 @@ from fergcn.ablation import ablate_clips
 from fergcn.clips import Clip, sample_frames
 from fergcn.crossval import Protocol, crossvalidate
 from fergcn.datasets import load_dataset
-from fergcn.datasets.rendered import BUNDLED
 from fergcn.expressions import FergcnError
 from fergcn.report import published
 from fergcn.report.benchmark import write_benchmark
@@ -28,33 +26,6 @@ from test_training import FAST
 
 FROZEN = replace(FAST, freeze_backbone=True)
 TWO = Protocol(folds=2, seeds=(0, 1))
-
-
-@pytest.fixture(scope="module")
-def few_rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four people with three expressions of the bundled edition, as a dataset of its own."""
-    root = tmp_path_factory.mktemp("rendered") / "few"
-    root.mkdir()
-    shutil.copy(BUNDLED / "rendered.json", root)
-    with (BUNDLED / "clips.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    kept = [
-        number
-        for number, row in enumerate(rows)
-        if row["subject_id"] in {"R0-S000", "R0-S001", "R0-S002", "R0-S003"}
-        and row["expression"] in {"happiness", "surprise", "neutral"}
-    ]
-    names = {rows[number]["clip_id"] for number in kept}
-    for table in ("clips.csv", "frames.csv"):
-        with (BUNDLED / table).open(newline="") as file, (root / table).open("w") as out:
-            out.write(file.readline())
-            out.writelines(line for line in file if line.split(",")[0] in names)
-    np.save(root / "motion.npy", np.load(BUNDLED / "motion.npy")[kept])
-    for row in (rows[number] for number in kept):
-        (root / "clips" / row["subject_id"]).mkdir(parents=True, exist_ok=True)
-        for path in (BUNDLED / "clips" / row["subject_id"]).glob("*"):
-            shutil.copy(path, root / "clips" / row["subject_id"])
-    return root
 
 
 @pytest.fixture(scope="module")

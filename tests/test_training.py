@@ -26,6 +26,7 @@ from fergcn.training import (
     epoch_batches,
     predict_feature_probs,
     predict_probs,
+    sampling_probs,
     train_model,
 )
 
@@ -76,6 +77,59 @@ def test_order_changes_with_epoch_and_seed() -> None:
     assert order(0, 1) == order(0, 1)
     assert order(0, 1) != order(0, 2)
     assert order(0, 1) != order(1, 1)
+
+
+def some_clips(counts: dict[tuple[str, str], int]) -> list[Clip]:
+    """So many clips of each (person, expression)."""
+    return [
+        Clip(f"{person}-{expression}-{index}", person, expression, Path("none.mp4"))
+        for (person, expression), count in counts.items()
+        for index in range(count)
+    ]
+
+
+def drawn(clips: list[Clip], probs: np.ndarray, by: str) -> dict[str, float]:
+    total: Counter[str] = Counter()
+    for clip, prob in zip(clips, probs, strict=True):
+        total[getattr(clip, by)] += prob
+    return dict(total)
+
+
+def test_balance_makes_expressions_equally_likely() -> None:
+    clips = some_clips(
+        {("a", "anger"): 2, ("b", "neutral"): 20, ("c", "fear"): 7, ("d", "fear"): 1}
+    )
+    assert sampling_probs(clips, 0) == pytest.approx(1 / len(clips))
+    full = drawn(clips, sampling_probs(clips, 1), "expression")
+    assert full == pytest.approx({"anger": 1 / 3, "neutral": 1 / 3, "fear": 1 / 3})
+    half = drawn(clips, sampling_probs(clips, 0.5), "expression")
+    assert 2 / 30 < half["anger"] < half["fear"] < half["neutral"] < 20 / 30
+
+
+def test_balance_keeps_one_person_from_filling_an_expression() -> None:
+    clips = some_clips({("often", "fear"): 16, ("once", "fear"): 1, ("other", "anger"): 1})
+    people = drawn(clips, sampling_probs(clips, 1), "subject_id")
+    assert people["often"] / people["once"] == pytest.approx(4)  # 16 ** (1 - 1 / 2)
+
+
+def test_balance_keeps_the_share_of_each_dataset() -> None:
+    """Expressions that are rare in one dataset are not taken from the other instead."""
+    real = some_clips({("a", "anger"): 1, ("b", "neutral"): 19})
+    rendered = some_clips({("c", "anger"): 10, ("d", "neutral"): 10})
+    probs = sampling_probs(real + rendered, 1, [0] * 20 + [1] * 20)
+    assert probs[:20].sum() == pytest.approx(0.5)
+    assert probs[0] == pytest.approx(0.25)
+
+
+def test_an_epoch_draws_by_probability() -> None:
+    probs = np.array([0.7, 0.1, 0.1, 0.1, 0.0])
+    seen: Counter[int] = Counter()
+    for epoch in range(100):
+        batches = epoch_batches(5, FAST, epoch, probs=probs)
+        assert sum(map(len, batches)) == 5
+        seen.update(np.concatenate(batches).tolist())
+    assert seen[0] / 500 == pytest.approx(0.7, abs=0.08)
+    assert seen[4] == 0
 
 
 @pytest.mark.parametrize("freeze_backbone", [False, True])
@@ -178,6 +232,21 @@ def test_training_learns(coloured_clips: list[Clip], tmp_path: Path) -> None:
     log = pd.read_csv(tmp_path / "log.csv")
     assert log["loss"].iloc[-1] < 0.5 * log["loss"].iloc[0]
     assert log["accuracy"].iloc[-1] == 1
+
+
+def test_the_recipe_for_pictures_from_anywhere_learns_and_repeats(
+    coloured_clips: list[Clip], tmp_path: Path
+) -> None:
+    config = replace(FAST, augmentation="wild", balance=0.8, label_smoothing=0.1)
+    config = replace(config, epochs=4, optimizer="adamw", learning_rate=1e-2)
+    sources = [index % 2 for index in range(len(coloured_clips))]
+    first, second = (
+        train_model(coloured_clips, tmp_path / name, tiny_config(), config, sources=sources)
+        for name in "ab"
+    )
+    assert_same(first, second)
+    log = pd.read_csv(tmp_path / "a" / "log.csv")
+    assert log["loss"].iloc[-1] < log["loss"].iloc[0]
 
 
 def test_a_frozen_backbone_stays_as_it_was(coloured_clips: list[Clip], tmp_path: Path) -> None:

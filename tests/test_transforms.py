@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from fergcn.transforms import augment_clip, draw_augmentation, eval_transform, normalize
+from fergcn.transforms import (
+    augment_clip,
+    augment_wild,
+    draw_augmentation,
+    eval_transform,
+    normalize,
+)
 
 
 def still_clip(size: int = 64) -> np.ndarray:
@@ -58,3 +64,35 @@ def test_evaluation_takes_the_centre_and_normalises() -> None:
 def test_normalise_takes_bytes_and_floats_alike() -> None:
     frames = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     torch.testing.assert_close(normalize(frames), normalize(frames.float() / 255))
+
+
+def test_wild_draws_depend_on_their_key_alone() -> None:
+    first = augment_wild(still_clip(), (0, 1, 2), resize=40, crop=32)
+    torch.testing.assert_close(first, augment_wild(still_clip(), (0, 1, 2), 40, 32), rtol=0, atol=0)
+    assert (first - augment_wild(still_clip(), (0, 1, 3), 40, 32)).abs().mean() > 0.1
+
+
+def test_wild_changes_all_frames_of_a_clip_alike_but_for_noise() -> None:
+    for index in range(12):
+        frames = augment_wild(still_clip(), (0, 0, index), resize=40, crop=32)
+        assert frames.shape == (6, 3, 32, 32)
+        between_frames = (frames[1:] - frames[0]).abs().mean()
+        between_pixels = (frames[0, :, 1:] - frames[0, :, :-1]).abs().mean()
+        assert between_frames < 0.3
+        assert between_frames < between_pixels
+
+
+def test_wild_covers_what_pictures_from_anywhere_look_like() -> None:
+    """Half of them grey, half mirrored, some coarse; every value that of a possible picture."""
+    ramp = np.zeros((1, 64, 64, 3), dtype=np.uint8)
+    ramp[..., 0] = np.linspace(40, 210, 64)[None, None]  # brighter to the right, red alone
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    grey, mirrored = [], []
+    for index in range(200):
+        frame = augment_wild(ramp, (0, 0, index), 40, 32)[0]
+        pixels = frame * std[:, None, None] + mean[:, None, None]
+        assert pixels.min() >= -1e-5 and pixels.max() <= 1 + 1e-5
+        grey.append(bool((pixels[0] - pixels[1]).abs().mean() < 0.06))
+        mirrored.append(bool(pixels[0, :, :10].mean() > pixels[0, :, -10:].mean()))
+    assert 0.35 < np.mean(grey) < 0.65
+    assert 0.35 < np.mean(mirrored) < 0.65

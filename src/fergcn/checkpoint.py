@@ -20,7 +20,9 @@ WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "checkpoint.json"
 FORMAT = 1
 
-SHIPPED = {"default": Path(__file__).parent / "checkpoints" / "default"}
+SHIPPED = {
+    name: Path(__file__).parent / "checkpoints" / name for name in ("default", "rendered-only")
+}
 """Checkpoints in the package, by the name that `--checkpoint` takes."""
 
 
@@ -49,6 +51,7 @@ def save_checkpoint(
     resize: int,
     crop: int,
     metadata: Mapping[str, Any] | None = None,
+    half: bool = False,
 ) -> None:
     """Write a checkpoint; the folder appears under its name only when complete.
 
@@ -59,11 +62,14 @@ def save_checkpoint(
         resize: side to which face crops are resized, in pixels.
         crop: side of the crop that the network takes, in pixels.
         metadata: what else is worth knowing, as JSON values.
+        half: store the weights as float16, in half the space; they are float32 again when loaded.
     """
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     state = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+    if half:
+        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     save_file(state, partial / WEIGHTS_FILE)
     card = {
         "format": FORMAT,

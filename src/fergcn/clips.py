@@ -112,7 +112,7 @@ def read_clip(
 
 
 def load_clip(clip: Clip, num_frames: int) -> NDArray[np.uint8]:
-    """Decode the N frames of a clip.
+    """Decode the N frames of a clip, by `sample_frames`; one alone is the apex, where it is known.
 
     Of a folder or an array of faces, only the chosen frames are read. Pictures of another size
     than the first one chosen are brought to its size.
@@ -126,16 +126,16 @@ def load_clip(clip: Clip, num_frames: int) -> NDArray[np.uint8]:
     """
     if clip.path.is_dir() or is_picture(clip.path):
         files = picture_files(clip.path)
-        chosen = sample_frames(len(files), num_frames).tolist()
+        chosen = _frame_indices(clip, len(files), num_frames)
         pictures = {index: _in_view(read_picture(files[index]), clip.view) for index in set(chosen)}
         height, width = pictures[chosen[0]].shape[:2]
         return np.stack([resize_picture(pictures[index], height, width) for index in chosen])
     if clip.path.suffix == ".npy":
         faces = _open_faces(clip.path)
-        chosen = sample_frames(len(faces), num_frames).tolist()
+        chosen = _frame_indices(clip, len(faces), num_frames)
         return np.stack([_in_view(np.array(faces[index]), clip.view) for index in chosen])
     frames = [_in_view(frame.image, clip.view) for frame in read_frames(clip.path)]
-    return np.stack([frames[index] for index in sample_frames(len(frames), num_frames)])
+    return np.stack([frames[index] for index in _frame_indices(clip, len(frames), num_frames)])
 
 
 def is_picture(path: Path) -> bool:
@@ -220,6 +220,12 @@ def clip_digest(clip: Clip) -> str:
             "picture or an array of faces: check the path"
         ) from None
     return digest.hexdigest()
+
+
+def _frame_indices(clip: Clip, num_available: int, num_frames: int) -> list[int]:
+    if num_frames == 1 and clip.apex_index is not None:
+        return [clip.apex_index]
+    return [int(index) for index in sample_frames(num_available, num_frames)]
 
 
 def _natural_order(path: Path) -> tuple[list[str | int], str]:

@@ -99,6 +99,24 @@ def dataset_features(
     return features
 
 
+def distinct_frames(
+    faces: NDArray[np.uint8],
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Leave out frames that are the same as the one before.
+
+    A short clip uses frames again; a single picture would pass through the backbone N times.
+
+    Args:
+        faces: `(N, H, W, 3)`.
+
+    Returns:
+        `(M, H, W, 3)`, and for each of the N frames its place among these.
+    """
+    is_new = np.ones(len(faces), dtype=bool)
+    is_new[1:] = (faces[1:] != faces[:-1]).any(axis=(1, 2, 3))
+    return faces[is_new], is_new.cumsum() - 1
+
+
 def _compute_features(
     model: FERGCN,
     clips: Sequence[Clip],
@@ -115,9 +133,10 @@ def _compute_features(
     )
     with torch.inference_mode():
         for index, clip in enumerate(clips):
-            frames = eval_transform(load_clip(clip, num_frames), resize, crop).to(device)
-            both = torch.cat([frames, frames.flip(-1)])  # (2·N, 3, crop, crop)
-            pooled = model.backbone_features(both)
-            features[:, index] = pooled.float().cpu().numpy().reshape(VIEWS, num_frames, -1)
+            faces, position = distinct_frames(load_clip(clip, num_frames))
+            frames = eval_transform(faces, resize, crop).to(device)  # (M, 3, crop, crop)
+            both = torch.cat([frames, frames.flip(-1)])  # (2·M, 3, crop, crop)
+            pooled = model.backbone_features(both).float().cpu().numpy()
+            features[:, index] = pooled.reshape(VIEWS, len(faces), -1)[:, position]
             on_progress(index + 1, len(clips))
     features.flush()

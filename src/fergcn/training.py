@@ -24,9 +24,15 @@ from fergcn.checkpoint import (
 )
 from fergcn.clips import Clip, load_clip
 from fergcn.expressions import FergcnError, sort_expressions
-from fergcn.features import VIEWS, FeatureClassifier, clip_fingerprint, dataset_features
+from fergcn.features import (
+    VIEWS,
+    FeatureClassifier,
+    clip_fingerprint,
+    dataset_features,
+    distinct_frames,
+)
 from fergcn.model import FERGCN, ModelConfig, Network, create_network
-from fergcn.transforms import augment_clip, draw_augmentation, eval_transform
+from fergcn.transforms import augment_clip, augment_wild, draw_augmentation, eval_transform
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
@@ -59,6 +65,14 @@ class TrainConfig:
     """Side of the random crop (centre crop when evaluating), in pixels."""
     illumination: float = 0.2
     """Brightness and contrast of a clip change by at most this share."""
+    augmentation: Literal["paper", "wild"] = "paper"
+    """The paper's crop, flip and light (IV.B), or what pictures from anywhere need: also turned,
+    scaled, grey, tinted, coarse, partly covered and noisy."""
+    balance: float = 0.0
+    """How far rare expressions, and people with few clips, are drawn more often: 0 draws every
+    clip once an epoch, 1 every expression equally often."""
+    label_smoothing: float = 0.0
+    """Share of the target that all classes get alike."""
     freeze_backbone: bool = False
     """Train projection and head only, on backbone features that are computed once."""
     init: str | None = None
@@ -73,6 +87,8 @@ class TrainConfig:
     """Number of devices that share each step."""
     num_workers: int = 0
     """Processes that decode and augment clips."""
+    half: bool = False
+    """Store the checkpoint's weights as float16, in half the space."""
     tensorboard: bool = False
     """Also log for TensorBoard."""
 
@@ -80,6 +96,9 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "resize", "crop", "devices"):
             if (value := getattr(self, name)) < 1:
                 raise FergcnError(f"found {name}={value}, expected at least 1: raise it")
+        for name in ("balance", "label_smoothing"):
+            if not 0 <= (share := getattr(self, name)) <= 1:
+                raise FergcnError(f"found {name}={share}, expected 0 to 1: choose one between")
         if self.crop > self.resize:
             raise FergcnError(
                 f"found crop={self.crop} above resize={self.resize}: crop at most what is resized"
@@ -147,15 +166,56 @@ def encode_targets(clips: Sequence[Clip], expressions: tuple[str, ...]) -> NDArr
     return np.array([expressions.index(clip.expression) for clip in clips], dtype=np.int64)
 
 
+def sampling_probs(
+    clips: Sequence[Clip], balance: float, sources: Sequence[int] | None = None
+) -> NDArray[np.float64]:
+    """Probability of each clip to be drawn, by the rarity of its expression and its person.
+
+    Args:
+        clips: the training clips.
+        balance: 0 draws all alike, 1 all expressions equally often. Someone with k clips is drawn
+            k^(1 − balance/2) times as often as someone with one.
+        sources: which dataset each clip is from; one without. Rarity counts within a dataset, and
+            each keeps the share that its clips have.
+
+    Returns:
+        `(len(clips),)`, adding up to 1.
+    """
+    table = pd.DataFrame(
+        {
+            "source": 0 if sources is None else list(sources),
+            "expression": [clip.expression for clip in clips],
+            # A clip without a known person counts as a person of its own.
+            "subject": [clip.subject_id or clip.clip_id for clip in clips],
+        }
+    )
+    of_person = table.groupby(["source", "subject"])["expression"].transform("size")
+    weight = of_person.astype(float) ** (-balance / 2)
+    of_expression = weight.groupby([table["source"], table["expression"]]).transform("sum")
+    weight *= of_expression**-balance
+    by_source = weight.groupby(table["source"])
+    probs = weight / by_source.transform("sum") * by_source.transform("size") / len(table)
+    return probs.to_numpy()
+
+
 def epoch_batches(
-    num_clips: int, config: TrainConfig, epoch: int, rank: int = 0, world_size: int = 1
+    num_clips: int,
+    config: TrainConfig,
+    epoch: int,
+    rank: int = 0,
+    world_size: int = 1,
+    probs: NDArray[np.float64] | None = None,
 ) -> list[NDArray[np.int64]]:
     """Indices of the clips in each step of an epoch, for one of the devices.
 
     The order depends on seed and epoch alone. Every device gets the same number of steps: where
-    the last one has fewer clips than devices, clips are used twice.
+    the last one has fewer clips than devices, clips are used twice. With `probs`, as many clips
+    are drawn with these probabilities, some more than once.
     """
-    order = np.random.default_rng([config.seed, epoch]).permutation(num_clips)
+    rng = np.random.default_rng([config.seed, epoch])
+    order = (
+        rng.permutation(num_clips) if probs is None else rng.choice(num_clips, num_clips, p=probs)
+    )
     step = config.batch_size * world_size
     chunks = [order[start : start + step] for start in range(0, num_clips, step)]
     if len(chunks[-1]) < world_size:
@@ -183,8 +243,13 @@ class AugmentedClips(torch.utils.data.Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         config = self.config
         faces = load_clip(self.clips[index], self.num_frames)
-        draw = draw_augmentation((config.seed, self.epoch, index), config.illumination)
-        return augment_clip(faces, draw, config.resize, config.crop), int(self.targets[index])
+        key = (config.seed, self.epoch, index)
+        if config.augmentation == "wild":
+            frames = augment_wild(faces, key, config.resize, config.crop)
+        else:
+            draw = draw_augmentation(key, config.illumination)
+            frames = augment_clip(faces, draw, config.resize, config.crop)
+        return frames, int(self.targets[index])
 
 
 def train_model(
@@ -197,6 +262,7 @@ def train_model(
     on_progress: Progress = lambda _what, _done, _total: None,
     expressions: tuple[str, ...] | None = None,
     on_epoch: Callable[[int, Network], None] = lambda _epoch, _model: None,
+    sources: Sequence[int] | None = None,
 ) -> Path:
     """Train a network, or go on where an earlier call with the same settings was stopped.
 
@@ -216,6 +282,7 @@ def train_model(
             occur.
         on_epoch: called with the number of epochs done and the network: before the first one, and
             after each. An epoch that a kill undid comes again.
+        sources: which dataset each clip is from, where there are several; see `sampling_probs`.
 
     Returns:
         The checkpoint's folder.
@@ -282,6 +349,7 @@ def train_model(
         _restore(trained, optimizer, state)
     wrapped, wrapped_optimizer = fabric.setup(trained, optimizer)
 
+    probs = sampling_probs(clips, config.balance, sources) if config.balance else None
     if first_epoch == 0:
         on_epoch(0, model)
     saved_at = time.monotonic()
@@ -289,7 +357,9 @@ def train_model(
         on_progress("epochs", epoch, config.epochs)
         trained.train()
         started = time.monotonic()
-        batches = epoch_batches(len(clips), config, epoch, fabric.global_rank, fabric.world_size)
+        batches = epoch_batches(
+            len(clips), config, epoch, fabric.global_rank, fabric.world_size, probs
+        )
         if features is not None:
             steps = _feature_batches(features, targets, batches, config, epoch)
         else:
@@ -299,7 +369,7 @@ def train_model(
             _set_learning_rate(optimizer, config, epoch + step / len(batches))
             inputs, labels = fabric.to_device((inputs, labels))
             logits = wrapped(inputs)
-            loss = F.cross_entropy(logits.float(), labels)
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
             wrapped_optimizer.zero_grad()
             fabric.backward(loss)
             wrapped_optimizer.step()
@@ -333,7 +403,9 @@ def train_model(
     on_progress("epochs", config.epochs, config.epochs)
     if fabric.is_global_zero:
         about = {"settings": settings, "fingerprint": fingerprint, **(metadata or {})}
-        save_checkpoint(checkpoint_dir, model, expressions, config.resize, config.crop, about)
+        save_checkpoint(
+            checkpoint_dir, model, expressions, config.resize, config.crop, about, config.half
+        )
         state_path.unlink(missing_ok=True)
     fabric.barrier()
     return checkpoint_dir
@@ -378,14 +450,12 @@ def predict_probs(
 def _clip_logits(model: Network, faces: NDArray[np.uint8], resize: int, crop: int) -> Tensor:
     """Logits `(num_classes,)` of one clip's faces `(N, H, W, 3)`."""
     device = next(model.parameters()).device
-    used_again = (faces[1:] == faces[:-1]).all(axis=(1, 2, 3))  # (N − 1,)
-    if not isinstance(model, FERGCN) or not used_again.any():
+    if not isinstance(model, FERGCN):
         logits: Tensor = model(eval_transform(faces, resize, crop).to(device)[None])[0]
         return logits
-    # A short clip uses frames again; a single picture would pass through the backbone N times.
-    is_new = np.concatenate([[True], ~used_again])
-    features = model.frame_features(eval_transform(faces[is_new], resize, crop).to(device))
-    logits = model.head(features[torch.from_numpy(is_new.cumsum() - 1)][None])[0]
+    distinct, position = distinct_frames(faces)
+    features = model.frame_features(eval_transform(distinct, resize, crop).to(device))
+    logits = model.head(features[torch.from_numpy(position)][None])[0]
     return logits
 
 

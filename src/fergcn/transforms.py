@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F  # noqa: N812
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from fergcn.model import IMAGENET_MEAN, IMAGENET_STD
 
 
 def normalize(frames: Tensor) -> Tensor:
@@ -101,6 +100,56 @@ def augment_clip(
     # One mean for the clip: a frame's own would undo changes of light between the frames.
     mean = frames.mean()
     return normalize(((frames - mean) * augmentation.contrast + mean).clamp(0, 1))
+
+
+def augment_wild(faces: NDArray[np.uint8], key: Sequence[int], resize: int, crop: int) -> Tensor:
+    """Change a clip as pictures from anywhere differ, alike in all frames, and normalise.
+
+    Turned, scaled and shifted a little, mirrored; half of them grey; other contrast, brightness,
+    tint and gamma; a quarter coarse, as from a small picture; three in ten with a covered part;
+    some noise.
+
+    Args:
+        faces: `(N, H, W, 3)` RGB.
+        key: (seed, epoch, index of the clip); the draw depends on it alone.
+        resize: side after resizing, in pixels.
+        crop: side of what is cut out then, in pixels.
+
+    Returns:
+        `(N, 3, crop, crop)` float32.
+    """
+    rng = np.random.default_rng(list(key))
+    frames = F.to_dtype(_resized(faces, resize), torch.float32, scale=True)
+    shift = (rng.normal(0, 0.02, 2) * resize).tolist()
+    frames = F.affine(
+        frames,
+        angle=rng.normal(0, 7),
+        translate=shift,
+        scale=float(np.exp(rng.normal(0, 0.06))),
+        shear=[rng.normal(0, 2), 0.0],
+        interpolation=F.InterpolationMode.BILINEAR,
+        # What comes into view from beyond the edge is neither black nor white.
+        fill=[float(value) for value in frames.mean(dim=(0, 2, 3))],
+    )
+    frames = F.center_crop(frames, [crop, crop])
+    if rng.random() < 0.5:
+        frames = F.horizontal_flip(frames)
+    if rng.random() < 0.5:
+        frames = F.rgb_to_grayscale(frames, num_output_channels=3)
+    mean = frames.mean()  # one for the clip, as in augment_clip
+    contrast, gamma = np.exp(rng.normal(0, [0.25, 0.2]))
+    tint = torch.tensor(np.exp(rng.normal(0, 0.06, (3, 1, 1))), dtype=torch.float32)
+    frames = ((frames - mean) * contrast + mean + rng.normal(0, 0.1)) * tint
+    frames = frames.clamp(1e-3, 1) ** gamma
+    if rng.random() < 0.25:
+        side = max(int(crop * rng.uniform(0.35, 0.8)), 1)
+        frames = F.resize(F.resize(frames, [side, side], antialias=True), [crop, crop])
+    if rng.random() < 0.3:
+        height, width = rng.integers(crop // 9, crop * 2 // 5 + 1, 2).tolist()
+        top, left = rng.integers(0, crop - height + 1), rng.integers(0, crop - width + 1)
+        frames[..., top : top + height, left : left + width] = rng.random()
+    noise = rng.normal(0, 0.04 * rng.random(), frames.shape)
+    return normalize((frames + torch.from_numpy(noise.astype(np.float32))).clamp(0, 1))
 
 
 def _resized(faces: NDArray[np.uint8], resize: int) -> Tensor:

@@ -15,6 +15,7 @@ from fergcn.training import TrainConfig
 
 DEMO_VIDEO = Path(__file__).parent.parent / "datasets" / "demo.mp4"
 DATASET = "rendered-apex"
+BACKBONE = "rendered-only"
 FOLDS = 5
 EPOCHS = 30
 
@@ -33,7 +34,7 @@ def demo(
         video: a video of your own; without one, the rendered video in the package.
         output: folder of the results.
     """
-    checkpoint = load_checkpoint("default")
+    start = load_checkpoint(BACKBONE)
     stdout.print(
         f"[bold]1. FER-GCN on the bundled dataset[/bold]: {FOLDS} folds, {EPOCHS} epochs, "
         "frozen backbone"
@@ -42,21 +43,22 @@ def demo(
         DATASET,
         folds=FOLDS,
         output=output / "crossval",
-        model=NetworkOptions(backbone=checkpoint.model.config.backbone),
+        model=NetworkOptions(backbone=start.model.config.backbone),
         training=TrainConfig(
             epochs=EPOCHS,
-            init="default",
+            init=BACKBONE,
             freeze_backbone=True,
             batch_size=16,
             optimizer="adamw",
             schedule="cosine",
-            resize=checkpoint.resize,
-            crop=checkpoint.crop,
+            resize=start.resize,
+            crop=start.crop,
             accelerator="cpu",
         ),
     )
     stdout.print("\n[bold]2. A video[/bold]")
     directory = output / video.stem
+    checkpoint = load_checkpoint("default")
     with progress_bars() as progress:
         analysis = analyze_to(video, directory, checkpoint, AnalysisConfig(), True, True, progress)
     print_answer(video, analysis, directory)

@@ -46,6 +46,8 @@ def train(
     /,
     *,
     output: Output = Path("runs/train"),
+    also: Annotated[list[str] | None, Parameter(negative="")] = None,
+    hold_out: int | None = None,
     model: Network = DEFAULT_NETWORK,
     training: Training = DEFAULT_TRAINING,
 ) -> None:
@@ -57,19 +59,31 @@ def train(
         dataset: name of a dataset, see fergcn datasets.
         root: its folder; without one, the edition in the package.
         output: folder of the run.
+        also: train on another dataset, too, NAME=FOLDER, or NAME for one in the package; may be
+            given several times.
+        hold_out: leave out the first of this many folds of the dataset's people, for fergcn
+            evaluate with the same number.
     """
     from fergcn.datasets import load_dataset
     from fergcn.training import train_model
 
-    clips = load_dataset(dataset, root)
+    datasets = [load_dataset(dataset, root)]
+    if hold_out is not None:
+        datasets[0] = split_people(datasets[0], hold_out)[0]
+    for other in also or []:
+        name, _, folder = other.partition("=")
+        more = load_dataset(name, Path(folder) if folder else None)
+        datasets.append([clip for clip in more if clip.has_frames()])
+    clips = [clip for part in datasets for clip in part]
     with progress_bars() as report:
         checkpoint = train_model(
             clips,
             output,
             model.for_clips(clips),
             training,
-            metadata={"dataset": dataset},
+            metadata={"dataset": dataset, "also": also or [], "hold_out": hold_out},
             on_progress=report,
+            sources=[index for index, part in enumerate(datasets) for _ in part],
         )
     stdout.print(f"checkpoint: {checkpoint}\nlog: {output / 'log.csv'}", soft_wrap=True)
 
@@ -81,6 +95,7 @@ def evaluate(
     *,
     checkpoint: str = "default",
     expressions: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    hold_out: int | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> int:
     """Score a checkpoint on a dataset.
@@ -94,6 +109,7 @@ def evaluate(
         checkpoint: folder of a checkpoint, or the name of one in the package.
         expressions: choose among these only, as a,b,c; clips of others are left out. Without
             any, among all that the checkpoint knows.
+        hold_out: score the people only whom fergcn train left out with the same number.
         json_file: also write the scores there, and beside it every answer as a table (.csv).
     """
     from fergcn.checkpoint import load_checkpoint
@@ -107,6 +123,8 @@ def evaluate(
         chosen = choose_expressions([name for name in names if name], loaded.expressions)
     with progress_bars() as report:
         clips, failures = load_faces(dataset, root, loaded.model.config.num_frames, report)
+        if hold_out is not None:
+            clips = split_people(clips, hold_out)[1]
         evaluation = evaluate_clips(loaded, clips, chosen, report)
     for reason in failures:
         print(f"fergcn: {reason}", file=sys.stderr)
@@ -124,6 +142,29 @@ def evaluate(
             ) from None
         stdout.print(f"scores: {json_file}\nanswers: {table_file}", soft_wrap=True)
     return int(bool(failures))
+
+
+def split_people(clips: list[Clip], folds: int) -> tuple[list[Clip], list[Clip]]:
+    """Part clips by person: those to train on, and the first of so many folds.
+
+    Clips without a face stay in the second part, where they count as errors.
+
+    Raises:
+        FergcnError: there are fewer people than folds, or fewer than two folds.
+    """
+    from fergcn.crossval import subject_folds
+
+    people = len({clip.subject_id for clip in clips})
+    if not 2 <= folds <= people:
+        raise FergcnError(
+            f"found --hold-out {folds}, expected 2 to {people}, which is the number of people: "
+            "choose another number"
+        )
+    held_out = subject_folds([clip.subject_id for clip in clips], folds) == 0
+    kept = [
+        clip for clip, out in zip(clips, held_out, strict=True) if not out and clip.has_frames()
+    ]
+    return kept, [clip for clip, out in zip(clips, held_out, strict=True) if out]
 
 
 def _check_outputs(json_file: Path | None) -> Path | None:

@@ -1,5 +1,6 @@
 """The networks; imports torch only."""
 
+from fergcn.model.backbones import IMAGENET_MEAN, IMAGENET_STD
 from fergcn.model.comparators import VideoCNN
 from fergcn.model.config import ModelConfig
 from fergcn.model.fergcn import FERGCN, GraphHead, Network, create_network
@@ -7,6 +8,8 @@ from fergcn.model.graph import GraphConvolution, GraphModule, intensity_weights
 
 __all__ = [
     "FERGCN",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
     "GraphConvolution",
     "GraphHead",
     "GraphModule",

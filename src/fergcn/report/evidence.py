@@ -27,10 +27,10 @@ from fergcn.explain import (
     weight_claims,
 )
 from fergcn.expressions import FergcnError
-from fergcn.model import FERGCN, GraphHead, intensity_weights
+from fergcn.model import FERGCN, IMAGENET_MEAN, IMAGENET_STD, GraphHead, intensity_weights
 from fergcn.report.figures import ExampleClip
 from fergcn.report.runs import Run
-from fergcn.transforms import IMAGENET_MEAN, IMAGENET_STD, eval_transform
+from fergcn.transforms import eval_transform
 
 Floats = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
