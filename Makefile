@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test bench checkpoint clean
+.PHONY: setup demo test bench checkpoint checkpoint-rendered-only clean
 .DEFAULT_GOAL := demo
 
 setup: .venv/.installed
@@ -35,14 +35,21 @@ test: .venv/.installed-dev
 bench: .venv/.installed
 	$(BIN)/fergcn bench
 
-# The checkpoint in the package, from nothing: about an hour on 2 cores; a stopped run goes on.
+# The checkpoints in the package, from nothing; a stopped run goes on where it was.
+# STILLS=folder holds real pictures, <expression>/<person>_<number>.jpg.
 checkpoint: .venv/.installed-dev
-	$(BIN)/fergcn render data/pretrain --config configs/backbone.toml
-	$(BIN)/fergcn train rendered-apex data/pretrain -o runs/backbone --config configs/backbone.toml
-	$(BIN)/fergcn train rendered data/pretrain -o runs/checkpoint --config configs/checkpoint.toml
-	rm -rf src/fergcn/checkpoints/default
-	mkdir -p src/fergcn/checkpoints
-	cp -r runs/checkpoint/checkpoint src/fergcn/checkpoints/default
+	@test -n "$(STILLS)" || { echo "found no STILLS, expected a folder of pictures: make checkpoint STILLS=…"; exit 2; }
+	$(BIN)/fergcn render data/pretrain --config configs/rendered-only-backbone.toml
+	$(BIN)/fergcn prepare stills "$(STILLS)" -o data/stills
+	$(BIN)/fergcn train stills data/stills -o runs/backbone --config configs/backbone.toml
+	$(BIN)/fergcn train stills data/stills -o runs/checkpoint --config configs/checkpoint.toml
+	cp runs/checkpoint/checkpoint/* src/fergcn/checkpoints/default
+
+checkpoint-rendered-only: .venv/.installed-dev
+	$(BIN)/fergcn render data/pretrain --config configs/rendered-only-backbone.toml
+	$(BIN)/fergcn train rendered-apex data/pretrain -o runs/rendered-only-backbone --config configs/rendered-only-backbone.toml
+	$(BIN)/fergcn train rendered data/pretrain -o runs/rendered-only --config configs/rendered-only.toml
+	cp runs/rendered-only/checkpoint/* src/fergcn/checkpoints/rendered-only
 
 clean:
 	rm -rf .venv runs results data
