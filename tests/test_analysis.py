@@ -97,7 +97,8 @@ def test_numbers_in_the_tables_fit_together(result: Analysis) -> None:
     assert list(result.windows["end_frame"]) == [3, 7, 10]
     timings = result.summary["timings_s"]
     assert {"decode", "detect", "align", "backbone", "head"} < timings.keys()
-    assert sum(timings.values()) - timings["total"] <= timings["total"] + 0.01
+    # Two threads work at once.
+    assert sum(timings.values()) - timings["total"] <= 2 * timings["total"] + 0.01
 
 
 def test_batch_size_has_no_influence(

@@ -9,7 +9,9 @@ from skimage.transform import SimilarityTransform
 
 from fergcn.faces.align import LANDMARK_TEMPLATE, align_face, similarity_transform
 from fergcn.faces.detect import Detection, FaceDetector
+from fergcn.faces.follow import MAX_WAITING, find_faces
 from fergcn.faces.track import Tracker
+from fergcn.video import VideoFrame
 
 ASTRONAUT = skimage.data.astronaut()[:320, 60:380]
 FACE_CENTRE = (164, 118)
@@ -169,3 +171,80 @@ def test_numbers_appear_without_holes(scene: list) -> None:
         new = [i for i in tracker.update([detection(*face) for face in frame]) if i >= known]
         assert sorted(new) == list(range(known, known + len(new)))
         known += len(new)
+
+
+def panned_frames(shifts: list[float], fps: float = 25) -> list[VideoFrame]:
+    """The astronaut at each of the places; NaN is a grey picture without her."""
+    frames = []
+    for index, shift in enumerate(shifts):
+        image = np.full((340, 720, 3), 90, dtype=np.uint8)
+        if not np.isnan(shift):
+            image[10:330, round(shift) : round(shift) + 320] = ASTRONAUT
+        frames.append(VideoFrame(index, index / fps, image))
+    return frames
+
+
+def follow(
+    frames: list[VideoFrame], detector: FaceDetector, every_s: float
+) -> tuple[list[list[Detection]], int]:
+    """The faces of every frame, and how many searches it took."""
+    searched = 0
+
+    def count(image: np.ndarray) -> list[Detection]:
+        nonlocal searched
+        searched += 1
+        return detector(image)
+
+    found = list(find_faces(frames, count, every_s))
+    assert [frame.index for frame, _ in found] == [frame.index for frame in frames]
+    return [faces for _, faces in found], searched
+
+
+@pytest.mark.parametrize("fps", [5, 25, 240])
+def test_steady_face_is_searched_for_a_few_times_a_second(
+    detector: FaceDetector, fps: float
+) -> None:
+    frames = panned_frames([60 + step for step in range(41)], fps)
+    found, searched = follow(frames, detector, every_s=0.25)
+    expected = {5: 21, 25: 7, 240: 1 + 40 // MAX_WAITING + 1}[fps]
+    assert searched == pytest.approx(expected, abs=1)
+    for step in range(0, 41, 5):  # as if every frame had been searched
+        (face,), (reference,) = found[step], detector(frames[step].image)
+        np.testing.assert_allclose(face.landmarks, reference.landmarks, atol=4)
+        np.testing.assert_allclose(face.xyxy, reference.xyxy, atol=8)
+
+
+def test_every_frame_is_searched_on_request(detector: FaceDetector) -> None:
+    frames = panned_frames([60 + 3 * step for step in range(6)])
+    found, searched = follow(frames, detector, every_s=0)
+    assert searched == 6
+    for frame, faces in zip(frames, found, strict=True):
+        np.testing.assert_array_equal(faces[0].xyxy, detector(frame.image)[0].xyxy)
+
+
+def test_fast_face_is_searched_for_more_often(detector: FaceDetector) -> None:
+    frames = panned_frames([20 * step for step in range(19)])
+    found, searched = follow(frames, detector, every_s=0.32)
+    assert 5 <= searched <= 19
+    for step, faces in enumerate(found):
+        (face,) = faces
+        assert abs((face.xyxy[0] + face.xyxy[2]) / 2 - 20 * step - FACE_CENTRE[0]) < 15
+
+
+@pytest.mark.parametrize("cut", [1, 4, 9])
+def test_nothing_is_interpolated_over_a_cut(detector: FaceDetector, cut: int) -> None:
+    nobody = float("nan")
+    frames = panned_frames([100] * cut + [nobody] * (12 - cut))
+    found, _ = follow(frames, detector, every_s=0.4)
+    assert [len(faces) for faces in found] == [1] * cut + [0] * (12 - cut)
+    jump = panned_frames([0] * cut + [380] * (12 - cut))
+    centres = [np.mean(faces[0].xyxy[[0, 2]]) for faces in follow(jump, detector, 0.4)[0]]
+    expected = FACE_CENTRE[0] + np.array([0] * cut + [380] * (12 - cut))
+    np.testing.assert_allclose(centres, expected, atol=15)
+
+
+def test_no_frames_and_times_that_stand_still(detector: FaceDetector) -> None:
+    assert follow([], detector, 0.25) == ([], 0)
+    still = [VideoFrame(i, 0.0, f.image) for i, f in enumerate(panned_frames([50] * 20))]
+    found, searched = follow(still, detector, 0.25)
+    assert all(len(faces) == 1 for faces in found) and searched <= 4

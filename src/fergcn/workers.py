@@ -1,9 +1,10 @@
-"""Many tasks on all cores, in processes that stop when nobody waits for them any more."""
+"""Processes and threads beside the caller, which stop when nobody waits for them any more."""
 
 import os
+import queue
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -80,6 +81,50 @@ def run_tasks(
         writing_end.close()
         pool.shutdown(cancel_futures=True)
         lifeline.close()
+
+
+def run_ahead(items: Iterable[Result], size: int) -> Generator[Result, None, None]:
+    """Iterate in a thread of its own, so that what makes the items overlaps with what takes them.
+
+    Order and items are those of `items`, and so is an error, after the items before it. When the
+    caller stops early, the thread ends after the item that it is at.
+
+    Args:
+        items: is iterated in the other thread, and closed there if it can be.
+        size: items that are ready before they are taken, at most.
+    """
+    ready: queue.Queue[tuple[Result] | BaseException | None] = queue.Queue(size)
+    stopped = threading.Event()
+
+    def put(entry: tuple[Result] | BaseException | None) -> None:
+        while not stopped.is_set():
+            with suppress(queue.Full):
+                ready.put(entry, timeout=0.1)
+                return
+
+    def work() -> None:
+        try:
+            for item in items:
+                put((item,))
+                if stopped.is_set():
+                    return
+            put(None)
+        except BaseException as error:  # raised again in the caller's thread
+            put(error)
+        finally:
+            if isinstance(items, Generator):
+                items.close()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while (entry := ready.get()) is not None:
+            if isinstance(entry, BaseException):
+                raise entry
+            yield entry[0]
+    finally:
+        stopped.set()
+        thread.join()
 
 
 @contextmanager

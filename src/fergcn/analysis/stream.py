@@ -20,11 +20,13 @@ from fergcn.checkpoint import Checkpoint, load_checkpoint
 from fergcn.clips import sample_frames
 from fergcn.expressions import FergcnError
 from fergcn.faces.align import align_face
-from fergcn.faces.detect import MTCNN_INPUT_SIZE, FaceDetector
+from fergcn.faces.detect import MTCNN_INPUT_SIZE, Detection, FaceDetector
+from fergcn.faces.follow import find_faces
 from fergcn.faces.track import Tracker
 from fergcn.model import FERGCN
 from fergcn.transforms import eval_transform
-from fergcn.video import VideoInfo, probe_video, read_frames
+from fergcn.video import VideoFrame, VideoInfo, probe_video, read_frames
+from fergcn.workers import run_ahead
 
 FACE_COLUMNS = (
     *("frame_index", "time_s", "track_id", "x1", "y1", "x2", "y2", "face_confidence"),
@@ -36,6 +38,8 @@ WINDOW_COLUMNS = ("track_id", "start_frame", "end_frame", "start_s", "end_s", "e
 SEGMENT_COLUMNS = ("track_id", "expression", "onset_s", "apex_s", "offset_s", "peak_intensity")
 """Columns of `Analysis.segments`."""
 
+MAX_AHEAD = 8
+"""Frames whose faces are found before they are needed, at most; bounds memory."""
 WINDOW_BATCH = 256
 """Windows that the graph head scores at once; bounds memory."""
 
@@ -52,6 +56,9 @@ class AnalysisConfig:
     """Smaller faces are not looked for, in pixels. A larger value is faster."""
     min_confidence: float = 0.9
     """Faces that the detector is less sure of are left out."""
+    detect_every_s: float = 0.25
+    """Seconds between two searches for faces; where they moved, came or left, more are made, and
+    otherwise their places in between are interpolated. 0 searches every frame."""
     min_track_frames: int = 3
     """Faces found in fewer frames are taken for false alarms, except in a shorter video."""
     keep_lost_s: float = 1.0
@@ -64,11 +71,15 @@ class AnalysisConfig:
     """When an expression counts as shown."""
 
     def __post_init__(self) -> None:
-        if self.stride < 1 or self.batch_size < 1 or self.keep_lost_s < 0 or self.max_gap_s < 0:
+        if self.stride < 1 or self.batch_size < 1:
             raise ValueError(
-                f"found stride={self.stride}, batch_size={self.batch_size}, "
-                f"keep_lost_s={self.keep_lost_s} and max_gap_s={self.max_gap_s}, "
-                "expected whole numbers from 1 and seconds from 0"
+                f"found stride={self.stride} and batch_size={self.batch_size}, "
+                "expected whole numbers from 1"
+            )
+        if min(self.detect_every_s, self.keep_lost_s, self.max_gap_s) < 0:
+            raise ValueError(
+                f"found detect_every_s={self.detect_every_s}, keep_lost_s={self.keep_lost_s} and "
+                f"max_gap_s={self.max_gap_s}, expected seconds from 0"
             )
         if self.min_face_size < MTCNN_INPUT_SIZE or not 0 <= self.min_confidence <= 1:
             raise ValueError(
@@ -147,8 +158,8 @@ def analyze(
 ) -> Analysis:
     """Find out who shows which expression when.
 
-    Decoding, detection, tracking, alignment and the backbone run once for each frame; windows of N
-    frames then share the features. No picture outlives its batch.
+    Decoding, tracking, alignment and the backbone run once for each frame, detection where needed;
+    windows of N frames then share the features. No picture outlives its batch.
 
     Args:
         path: the video.
@@ -338,16 +349,24 @@ def _collect_faces(
             faces.features.append(model.frame_features(batch.to(device)).cpu())
         waiting.clear()
 
-    frames = read_frames(path)
-    while True:
-        with stopwatch("decode"):
-            frame = next(frames, None)
-        if frame is None:
-            break
+    def decode() -> Iterator[VideoFrame]:
+        frames = read_frames(path)
+        while True:
+            with stopwatch("decode"):
+                frame = next(frames, None)
+            if frame is None:
+                return
+            yield frame
+
+    def detect(image: NDArray[np.uint8]) -> list[Detection]:
+        with stopwatch("detect"):
+            return detector(image)
+
+    # One thread decodes and detects while this one aligns and runs the backbone.
+    found = run_ahead(find_faces(decode(), detect, config.detect_every_s), MAX_AHEAD)
+    for frame, detections in found:
         all_times.append(frame.time_s)
         size = (frame.image.shape[1], frame.image.shape[0])
-        with stopwatch("detect"):
-            detections = detector(frame.image)
         with stopwatch("track"):
             track_ids = tracker.update(detections)
         with stopwatch("align"):
