@@ -209,7 +209,7 @@ def test_frames_add_up_to_their_window(checkpoint: Checkpoint) -> None:
     with torch.inference_mode():
         features = torch.randn(1, 4, 16)
         logits = head.classifier(head.frame_outputs(features))
-        torch.testing.assert_close(head.fusion_weights() @ logits, head(features))
+        torch.testing.assert_close(head.fusion_weights(features) @ logits, head(features))
 
 
 def test_number_of_windows() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from conftest import TINY, tiny_config
 from fergcn.model import FERGCN, GraphConvolution, GraphHead, ModelConfig, intensity_weights
-from fergcn.model.graph import BiLSTMFusion, ConcatBiLSTM
+from fergcn.model.graph import BiLSTMFusion, ConcatBiLSTM, resample_adjacency
 
 
 def graph_convolution_by_node(
@@ -190,7 +190,7 @@ def test_one_adjacency_is_shared_by_all_modules() -> None:
     frozen_first = head.graph_modules[0](features, head.adjacency.detach())
     hidden = head.graph_modules[1](frozen_first, head.adjacency)
     second = torch.autograd.grad(
-        head.classifier(head.fusion_weights() @ hidden).sum(), head.adjacency
+        head.classifier(head.fusion_weights(features) @ hidden).sum(), head.adjacency
     )[0]
     assert second.abs().max() > 0
     assert (total - second).abs().max() > 0
@@ -202,7 +202,7 @@ def test_fusion_is_the_weighted_sum() -> None:
     nn.init.normal_(head.adjacency)
     features = torch.randn(3, 6, 8, dtype=torch.float64)
     hidden = head.frame_outputs(features).detach().numpy()
-    weights = head.fusion_weights().numpy()
+    weights = head.fusion_weights(features).numpy()
     fused = np.array([sum(w * h for w, h in zip(weights, clip, strict=True)) for clip in hidden])
     expected = fused @ head.classifier.weight.detach().numpy().T
     expected += head.classifier.bias.detach().numpy()
@@ -211,7 +211,7 @@ def test_fusion_is_the_weighted_sum() -> None:
 
 @pytest.mark.parametrize("num_modules", range(5))
 @pytest.mark.parametrize("fusion", ["intensity", "mean", "last"])
-@pytest.mark.parametrize("adjacency", ["shared", "own", "identity"])
+@pytest.mark.parametrize("adjacency", ["shared", "own", "identity", "per_clip"])
 @pytest.mark.parametrize("temporal", ["eq6", "concat", "none"])
 def test_every_ablation_trains_all_of_its_parameters(
     num_modules: int, fusion: str, adjacency: str, temporal: str
@@ -220,14 +220,89 @@ def test_every_ablation_trains_all_of_its_parameters(
     head = GraphHead(
         head_config(num_modules=num_modules, fusion=fusion, adjacency=adjacency, temporal=temporal)
     )
-    head(torch.randn(4, 6, 8)).square().sum().backward()
+    features = torch.randn(4, 6, 8)
+    head(features).square().sum().backward()
     unused = [name for name, p in head.named_parameters() if p.grad is None]
     assert unused == []
-    assert head.fusion_weights().sum() == pytest.approx(1)
+    torch.testing.assert_close(head.fusion_weights(features).sum(-1).mean(), torch.tensor(1.0))
     if adjacency == "own" and num_modules:
         assert head.adjacency.shape == (num_modules, 6, 6)
     if adjacency == "identity":
         assert not head.adjacency.requires_grad
+
+
+def per_clip_head(**changes: float) -> GraphHead:
+    """A head with per-clip adjacency whose A is not the identity, in float64."""
+    torch.manual_seed(9)
+    head = GraphHead(head_config(adjacency="per_clip")).double()
+    with torch.no_grad():
+        head.adjacency.add_(0.3 * torch.randn_like(head.adjacency))
+        for name, value in changes.items():
+            getattr(head, name).fill_(value)
+    return head
+
+
+def test_per_clip_adjacency_starts_as_the_papers_network() -> None:
+    ours = per_clip_head()
+    paper = GraphHead(head_config()).double()
+    missing, unexpected = paper.load_state_dict(ours.state_dict(), strict=False)
+    assert missing == [] and all(
+        name.startswith(("intensity.", "strength", "sharpness")) for name in unexpected
+    )
+    features = torch.randn(3, 6, 8, dtype=torch.float64)
+    torch.testing.assert_close(ours(features), paper(features))
+    weights = ours.fusion_weights(features)
+    torch.testing.assert_close(weights, paper.fusion_weights(features).expand(3, 6))
+
+
+def test_per_clip_adjacency_is_the_loop_over_frames() -> None:
+    head = per_clip_head(strength=0.7, sharpness=3.0)
+    features = torch.randn(2, 6, 8, dtype=torch.float64)
+    assert head.intensity is not None
+    hidden, score = head.intensity.requires_grad_(False).hidden, head.intensity.score
+    for clip, adjacency in zip(features, head.clip_adjacency(features)[0], strict=True):
+        u = [
+            1 / (1 + math.exp(-float(score.weight[0] @ torch.tanh(hidden(x)) + score.bias)))
+            for x in clip
+        ]
+        for i in range(6):
+            for j in range(6):
+                expected = float(head.adjacency[i, j]) + 0.7 * u[j]
+                assert float(adjacency[i, j]) == pytest.approx(expected)
+        column = [float(head.adjacency[:, j].sum()) / 6 + 3.0 * u[j] for j in range(6)]
+        weights = np.exp(column) / np.exp(column).sum()
+        np.testing.assert_allclose(
+            head.fusion_weights(clip[None])[0].detach().numpy(), weights, rtol=1e-9
+        )
+
+
+def test_per_clip_adjacency_knows_no_other_clip_of_the_batch() -> None:
+    head = per_clip_head(strength=0.7, sharpness=3.0)
+    features = torch.randn(4, 6, 8, dtype=torch.float64)
+    alone = torch.cat([head(clip[None]) for clip in features])
+    torch.testing.assert_close(head(features), alone)
+
+
+@pytest.mark.parametrize("num_frames", [1, 3, 6, 11, 40])
+def test_per_clip_adjacency_takes_any_number_of_frames(num_frames: int) -> None:
+    head = per_clip_head(strength=0.7, sharpness=3.0)
+    features = torch.randn(2, num_frames, 8, dtype=torch.float64)
+    assert head(features).shape == (2, 5)
+    torch.testing.assert_close(
+        head.fusion_weights(features).sum(1), torch.ones(2, dtype=torch.float64)
+    )
+
+
+@pytest.mark.parametrize("num_frames", [3, 6, 12, 24])
+def test_resampled_adjacency_keeps_what_a_frame_takes(num_frames: int) -> None:
+    smooth = torch.linspace(0, 1, 6).expand(6, 6)  # columns rise
+    resampled = resample_adjacency(smooth, num_frames)
+    assert resampled.shape == (num_frames, num_frames)
+    torch.testing.assert_close(
+        resampled.sum(1), smooth.sum(1)[:1].expand(num_frames), rtol=0.05, atol=0
+    )
+    assert (resampled.diff(dim=1) >= -1e-6).all()
+    assert resample_adjacency(smooth, 6) is smooth
 
 
 def test_last_frame_decides_alone_without_mixing() -> None:

@@ -1,11 +1,14 @@
 """Rendered clips: the same bytes always, the truth that they claim, faces where they belong."""
 
+import csv
 import hashlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +18,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fergcn.datasets.rendered import load_motion, load_rendered
+from fergcn.datasets import list_dataset, load_dataset
+from fergcn.datasets.check import check_dataset
+from fergcn.datasets.rendered import BUNDLED, load_frame_truth, load_motion, load_rendered
 from fergcn.expressions import EXPRESSIONS, FergcnError
 from fergcn.faces.align import LANDMARK_TEMPLATE
 from fergcn.rendering import RenderConfig, render_dataset
-from fergcn.rendering.clips import ClipRequest, render_clip
+from fergcn.rendering.clips import ClipRequest, _sample_movement, render_clip
 from fergcn.rendering.contact_sheet import contact_sheet
 from fergcn.rendering.facs import PROTOTYPES, Actions, sample_apex
 from fergcn.rendering.head import Head, load_head
 from fergcn.rendering.identity import make_person
 from fergcn.rendering.rasterize import vertex_normals, visible_triangles
-from fergcn.rendering.timing import KINDS, Kind, sample_curve
+from fergcn.rendering.timing import KINDS, SECOND_PEAK, Kind, sample_curves
 from fergcn.video import read_frames
 
 SMALL = RenderConfig(
@@ -33,6 +38,17 @@ SMALL = RenderConfig(
     clips_per_expression=2,
     expressions=("happiness", "neutral"),
     image_size=128,  # the encoder repeats itself to the byte where 128 divides the width
+    min_frames=8,
+    max_frames=9,
+    seed=3,
+)
+
+ALL_KINDS = RenderConfig(
+    num_subjects=2,
+    clips_per_expression=9,
+    kinds=KINDS,
+    expressions=("happiness", "neutral"),
+    image_size=32,
     min_frames=8,
     max_frames=9,
     seed=3,
@@ -48,6 +64,13 @@ def head() -> Head:
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("rendered") / "small"
     render_dataset(root, SMALL, workers=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def all_kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("rendered") / "all-kinds"
+    render_dataset(root, ALL_KINDS, workers=1)
     return root
 
 
@@ -115,6 +138,8 @@ def test_other_settings_in_a_finished_folder_are_refused(dataset: Path) -> None:
         {"image_size": 33},
         {"min_frames": 20, "max_frames": 10},
         {"num_subjects": 0},
+        {"kinds": ()},
+        {"kinds": ("apex",)},
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, Any]) -> None:
@@ -144,12 +169,64 @@ def test_clips_agree_with_their_videos(dataset: Path) -> None:
             assert 0.15 <= peak <= 1
 
 
-def test_kinds_partition_the_clips(dataset: Path) -> None:
-    by_kind = [{clip.clip_id for clip in load_rendered(dataset, kind)} for kind in KINDS]
-    assert not by_kind[0] & by_kind[1]
-    assert by_kind[0] | by_kind[1] == {clip.clip_id for clip in load_rendered(dataset)}
-    with pytest.raises(FergcnError, match="onset_apex or onset_apex_offset"):
+def test_kinds_partition_the_clips(all_kinds: Path, dataset: Path) -> None:
+    by_kind = [clip.clip_id for kind in KINDS for clip in load_rendered(all_kinds, kind)]
+    assert len(by_kind) == 36
+    assert sorted(by_kind) == sorted(clip.clip_id for clip in load_rendered(all_kinds))
+    with pytest.raises(FergcnError, match="one of onset_apex, onset_apex_offset, anywhere"):
         load_rendered(dataset, "apex")
+    with pytest.raises(FergcnError, match="found no clips of the kind anywhere"):
+        load_rendered(dataset, "anywhere")
+
+
+def test_a_second_expression_is_weaker_than_the_label_and_apart_from_it(all_kinds: Path) -> None:
+    truth = load_frame_truth(all_kinds)
+    with_second = 0
+    for clip in load_rendered(all_kinds):
+        labelled = EXPRESSIONS.index(clip.expression)
+        frames = truth[clip.clip_id]
+        assert frames.shape == (clip.attributes["num_frames"], len(EXPRESSIONS))
+        assert tuple(frames[:, labelled]) == clip.intensity
+        assert ((frames > 0).sum(axis=1) <= 1).all()
+        peaks = frames.max(axis=0)
+        second = str(clip.attributes["second_expression"])
+        assert clip.attributes["second_strength"] == np.delete(peaks, labelled).max()
+        shown = {name for name, peak in zip(EXPRESSIONS, peaks, strict=True) if peak}
+        assert shown == {clip.expression, second} - {"neutral", ""}
+        if second:
+            with_second += 1
+            assert clip.attributes["kind"] == "anywhere"
+            assert peaks[EXPRESSIONS.index(second)] < peaks[labelled]
+    assert with_second > 0
+
+
+def test_rendered_anywhere_needs_a_folder_and_counts_nothing(all_kinds: Path) -> None:
+    clips = load_dataset("rendered-anywhere", all_kinds)
+    assert {clip.attributes["kind"] for clip in clips} == {"anywhere"}
+    assert check_dataset("rendered-anywhere", all_kinds).problems == []
+    with pytest.raises(FergcnError, match="run fergcn render FOLDER --kinds anywhere"):
+        list_dataset("rendered-anywhere")
+
+
+def test_frame_truth_of_frames_without_a_clip_is_refused(dataset: Path, tmp_path: Path) -> None:
+    for name in ("rendered.json", "clips.csv", "frames.csv"):
+        (tmp_path / name).write_bytes((dataset / name).read_bytes())
+    with (tmp_path / "frames.csv").open("a") as file:
+        file.write("nobody,0,0.5\n")
+    with pytest.raises(FergcnError, match=r"frames\.csv: .* expected the frames of the clips"):
+        load_frame_truth(tmp_path)
+
+
+def test_bundled_edition_is_what_the_defaults_render() -> None:
+    assert json.loads((BUNDLED / "rendered.json").read_text())["config"] == json.loads(
+        json.dumps(asdict(RenderConfig()))
+    )
+    with (BUNDLED / "frames.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for index, kind in enumerate(RenderConfig().kinds):
+        clip = render_clip(ClipRequest(0, 0, "anger", index, kind, 32, 16, 24))
+        found = [row["intensity"] for row in rows if row["clip_id"] == f"R0-S000-anger-{index}"]
+        assert found == [f"{value:.4f}" for value in clip.intensity]
 
 
 def test_motion_is_that_of_the_expression(dataset: Path) -> None:
@@ -193,16 +270,73 @@ def test_contact_sheet_has_a_tile_per_expression_and_subject(dataset: Path) -> N
 
 
 @given(st.sampled_from(KINDS), st.integers(5, 60), st.integers(0, 2**32))
-def test_curves_start_at_zero_and_peak_at_the_apex(kind: Kind, length: int, seed: int) -> None:
-    curve, apex = sample_curve(kind, length, np.random.default_rng(seed))
+def test_curves_rise_to_the_apex_and_fall_after_it(kind: Kind, length: int, seed: int) -> None:
+    curves = sample_curves(kind, length, np.random.default_rng(seed))
+    curve, apex = curves.main, curves.apex_index
     assert curve.shape == (length,)
-    assert curve[0] == 0
     assert curve[apex] == 1
     assert curve.min() >= 0
     assert curve.max() <= 1
     assert (np.diff(curve[: apex + 1]) >= 0).all()
     assert (np.diff(curve[apex:]) <= 0).all()
-    assert (apex == length - 1) == (kind == "onset_apex")
+    if kind != "anywhere":
+        assert curve[0] == 0
+        assert (apex == length - 1) == (kind == "onset_apex")
+        assert not curves.second.any()
+
+
+@given(st.integers(5, 60), st.integers(0, 2**32))
+def test_a_second_curve_is_lower_and_over_before_the_other_begins(length: int, seed: int) -> None:
+    curves = sample_curves("anywhere", length, np.random.default_rng(seed))
+    second = curves.second
+    assert second.shape == (length,)
+    assert not (np.minimum(curves.main, second) > 0).any()
+    if second.any():
+        assert SECOND_PEAK[0] <= second.max() <= SECOND_PEAK[1]
+        shown = np.flatnonzero(second)
+        assert len(shown) == np.ptp(shown) + 1
+        assert curves.apex_index < shown[0] or shown[-1] < curves.apex_index
+
+
+def test_anywhere_is_anywhere_with_pauses_and_half_the_time_a_second_expression() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [sample_curves("anywhere", 20, rng) for _ in range(2000)]
+    apexes = np.bincount([curves.apex_index for curves in drawn], minlength=20)
+    assert apexes.min() > 60  # 100 each
+    seconds = [curves for curves in drawn if curves.second.any()]
+    assert 0.45 < len(seconds) / len(drawn) < 0.55
+    before = np.mean([curves.second.argmax() < curves.apex_index for curves in seconds])
+    assert 0.45 < before < 0.55
+    cut = np.mean([curves.main[0] > 0 for curves in drawn])
+    assert 0.1 < cut < 0.5  # the clip begins in the middle of the movement
+    paused = [
+        ((np.diff(curves.main) == 0) & (curves.main[1:] > 0.25) & (curves.main[1:] < 0.75)).any()
+        for curves in drawn
+    ]
+    assert 0.2 < np.mean(paused) < 0.6
+
+
+def test_the_second_expression_moves_its_own_muscles(head: Head) -> None:
+    person = make_person(head, 3, 0)
+    gains = []
+    for index in range(100):
+        request = ClipRequest(3, 0, "happiness", index, "anywhere", 32, 20, 20)
+        movement = _sample_movement(head, person, request, 20, np.random.default_rng(index))
+        if not movement.second_expression:
+            continue
+        names = {
+            action
+            for prototype in PROTOTYPES[movement.second_expression]
+            for action in prototype.actions
+        }
+        muscles = [name.startswith(tuple(names)) for name in head.action_names]
+        moved = movement.action_values[:, muscles].mean(axis=1)
+        still = (movement.intensity == 0) & (movement.second_intensity == 0)
+        if still.any():
+            peak = movement.second_intensity.argmax()
+            gains.append(moved[min(peak + 1, 19)] - moved[still].mean())
+    assert len(gains) > 10
+    assert np.mean(gains) > 0.01
 
 
 @given(st.sampled_from([name for name in PROTOTYPES if name != "neutral"]), st.integers(0, 99))
@@ -347,7 +481,7 @@ def test_a_detector_finds_the_landmarks_near_the_template() -> None:
     detector = MTCNN()
     errors = []
     for subject in range(6):
-        clip = render_clip(ClipRequest(7, subject, "neutral", 0, 128, 8, 8))
+        clip = render_clip(ClipRequest(7, subject, "neutral", 0, "onset_apex", 128, 8, 8))
         padded = np.pad(clip.frames[0], ((64, 64), (64, 64), (0, 0)), mode="edge")
         for face in detector.detect_faces(padded):
             points = face["keypoints"]
@@ -360,7 +494,7 @@ def test_a_detector_finds_the_landmarks_near_the_template() -> None:
 
 def test_every_expression_renders_and_moves() -> None:
     for expression in EXPRESSIONS:
-        clip = render_clip(ClipRequest(7, 0, expression, 0, 48, 8, 8))
+        clip = render_clip(ClipRequest(7, 0, expression, 0, "onset_apex", 48, 8, 8))
         assert clip.frames.shape == (8, 48, 48, 3)
         assert clip.frames.std() > 8
         assert len(np.unique(clip.frames.reshape(8, -1), axis=0)) == 8  # no two frames alike

@@ -73,10 +73,9 @@ def load_faces(
         FergcnError: there is no such dataset, it has another layout, or the store or the cache
             can't be used.
     """
-    raw = find_dataset(dataset).bundled is None
     if root is not None and prepared_dataset(root) is not None:
         return load_dataset(dataset, root), read_failures(root)
-    if not raw:
+    if find_dataset(dataset).aligned:
         return load_dataset(dataset, root), ()
     clips = list_dataset(dataset, root).clips
     key = f"{dataset}-{clip_fingerprint(clips)}-{num_frames}-{FACE_VERSION}"

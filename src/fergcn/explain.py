@@ -100,10 +100,10 @@ def heatmaps(model: FERGCN, frames: Tensor) -> Heatmaps:
     before = _energy_maps(features, maps)
     if not isinstance(model.head, GraphHead) or not len(model.head.graph_modules):
         return Heatmaps(before, None)
-    adjacency = model.head.adjacency
     module = model.head.graph_modules[0]
     assert isinstance(module, GraphModule)
-    outputs = module.graph(features[None], adjacency[0] if adjacency.dim() == 3 else adjacency)[0]
+    adjacency = model.head.clip_adjacency(features[None])[0]
+    outputs = module.graph(features[None], adjacency)[0]
     return Heatmaps(before, _energy_maps(outputs, maps))
 
 
@@ -168,7 +168,8 @@ def frame_contributions(head: GraphHead, features: Tensor) -> tuple[Floats, Floa
     """
     with torch.no_grad():
         hidden = head.frame_outputs(features[None])[0]  # (N, d)
-        parts = head.fusion_weights()[:, None] * (hidden @ head.classifier.weight.T)
+        weights = head.fusion_weights(features[None]).reshape(-1, 1)  # (N, 1)
+        parts = weights * (hidden @ head.classifier.weight.T)
     return parts.double().cpu().numpy(), head.classifier.bias.detach().double().cpu().numpy()
 
 

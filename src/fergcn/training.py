@@ -31,7 +31,7 @@ from fergcn.features import (
     dataset_features,
     distinct_frames,
 )
-from fergcn.model import FERGCN, ModelConfig, Network, create_network
+from fergcn.model import FERGCN, GraphHead, ModelConfig, Network, create_network
 from fergcn.transforms import augment_clip, augment_wild, draw_augmentation, eval_transform
 
 Progress = Callable[[str, int, int], None]
@@ -73,6 +73,8 @@ class TrainConfig:
     clip once an epoch, 1 every expression equally often."""
     label_smoothing: float = 0.0
     """Share of the target that all classes get alike."""
+    intensity_loss: float = 0.5
+    """Weight of the loss that teaches `adjacency="per_clip"` which frames are intense."""
     freeze_backbone: bool = False
     """Train projection and head only, on backbone features that are computed once."""
     init: str | None = None
@@ -349,6 +351,12 @@ def train_model(
         _restore(trained, optimizer, state)
     wrapped, wrapped_optimizer = fabric.setup(trained, optimizer)
 
+    neutral = expressions.index("neutral") if "neutral" in expressions else -1
+    head = getattr(model, "head", None)
+    per_clip = isinstance(head, GraphHead) and head.intensity is not None
+    teach_intensity = per_clip and neutral >= 0 and config.intensity_loss > 0
+    if teach_intensity:
+        wrapped.mark_forward_method("intensity_scores")
     probs = sampling_probs(clips, config.balance, sources) if config.balance else None
     if first_epoch == 0:
         on_epoch(0, model)
@@ -370,6 +378,9 @@ def train_model(
             inputs, labels = fabric.to_device((inputs, labels))
             logits = wrapped(inputs)
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
+            if teach_intensity:
+                scores = wrapped.intensity_scores(inputs)
+                loss = loss + config.intensity_loss * intensity_loss(scores, labels == neutral)
             wrapped_optimizer.zero_grad()
             fabric.backward(loss)
             wrapped_optimizer.step()
@@ -409,6 +420,29 @@ def train_model(
         state_path.unlink(missing_ok=True)
     fabric.barrier()
     return checkpoint_dir
+
+
+def intensity_loss(scores: Tensor, is_neutral: Tensor) -> Tensor:
+    """Teach intensity from the clips' labels alone, by multiple instances.
+
+    No frame of a neutral clip is intense; of a clip with an expression, a few frames are, nobody
+    says which. Both kinds of clips count alike.
+
+    Args:
+        scores: `(B, N)` of `FrameIntensity`.
+        is_neutral: `(B,)`.
+
+    Returns:
+        The mean of `log(1 + e^s)` over the frames of neutral clips, plus that of `log(1 + e^-s)` of
+        the other clips, s being the mean of a clip's three highest scores.
+    """
+    highest = scores.float().topk(min(3, scores.shape[1]), dim=1).values.mean(1)  # (B)
+    quiet = F.softplus(scores.float()).mean(1)
+    loud = F.softplus(-highest)
+    neutral = is_neutral.float()
+    return (quiet * neutral).sum() / neutral.sum().clamp(min=1) + (loud * (1 - neutral)).sum() / (
+        1 - neutral
+    ).sum().clamp(min=1)
 
 
 def predict_probs(

@@ -57,8 +57,10 @@ class Dataset:
     """Clips in each fold made from subjects, where published or plain arithmetic."""
     remark: str = ""
     """What to know when the counts differ."""
+    aligned: bool = False
+    """Whether its clips are aligned faces already."""
     bundled: Path | None = None
-    """Folder of the edition in the package, whose clips are aligned faces."""
+    """Folder of the edition in the package."""
 
 
 DATASETS: dict[str, Dataset] = {
@@ -213,6 +215,7 @@ DATASETS: dict[str, Dataset] = {
         clips=640,
         subjects=40,
         expected=dict.fromkeys(EXPRESSIONS, 80),
+        aligned=True,
         bundled=BUNDLED,
     ),
     "rendered-apex": Dataset(
@@ -223,6 +226,7 @@ DATASETS: dict[str, Dataset] = {
         clips=320,
         subjects=40,
         expected=dict.fromkeys(EXPRESSIONS, 40),
+        aligned=True,
         bundled=BUNDLED,
     ),
     "rendered-offset": Dataset(
@@ -233,7 +237,15 @@ DATASETS: dict[str, Dataset] = {
         clips=320,
         subjects=40,
         expected=dict.fromkeys(EXPRESSIONS, 40),
+        aligned=True,
         bundled=BUNDLED,
+    ),
+    "rendered-anywhere": Dataset(
+        "rendered heads, apex in any frame",
+        partial(read_rendered, kind="anywhere"),
+        "run fergcn render FOLDER --kinds anywhere",
+        EXPRESSIONS,
+        aligned=True,
     ),
 }
 """Every dataset by its name."""
@@ -294,7 +306,7 @@ def load_dataset(name: str, root: Path | None = None) -> list[Clip]:
             )
         return read_prepared(root)
     clips = list_dataset(name, root).clips
-    if dataset.bundled is None:
+    if not dataset.aligned:
         raise FergcnError(
             f"{root}: found {name} as it is distributed, expected aligned faces: "
             f"run fergcn prepare {name} {root} -o STORE and name the store"

@@ -66,7 +66,7 @@ def check_dataset(
     listing = list_dataset(name, root)
     clips = listing.clips
     # Another rendering than the one in the package has other counts.
-    published = dataset.bundled is None or root is None
+    published = root is None or not dataset.aligned
     left_out: defaultdict[str, list[Path]] = defaultdict(list)
     for path, reason in listing.left_out:
         left_out[reason].append(path)

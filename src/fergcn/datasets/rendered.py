@@ -1,11 +1,14 @@
 """Rendered clips of parametric heads: the edition in the package, or one you rendered yourself.
 
 Columns of `clips.csv`, all kept in `Clip.attributes`: `kind` (`onset_apex`: neutral to apex;
-`onset_apex_offset`: and back), `num_frames`, `fps`, `apex_strength` (0–1, 0 for neutral),
-`skin_tone` (0 darkest to 1 lightest), `age` (0 child, 0.5 young adult, 1 old), `gender` (shape of
-the head, 0 female to 1 male), `ancestry_african`, `ancestry_asian`, `ancestry_european` (shares
-that add up to 1), `weight` and `muscle` (0–1, 0.5 average), `hair` (bald, short, medium, long),
-`beard` (none, stubble, full, moustache, goatee) and `glasses` (0 or 1).
+`onset_apex_offset`: and back; `anywhere`: apex in any frame), `num_frames`, `fps`, `apex_strength`
+(0–1, 0 for neutral), `skin_tone` (0 darkest to 1 lightest), `age` (0 child, 0.5 young adult, 1
+old), `gender` (shape of the head, 0 female to 1 male), `ancestry_african`, `ancestry_asian`,
+`ancestry_european` (shares that add up to 1), `weight` and `muscle` (0–1, 0.5 average), `hair`
+(bald, short, medium, long), `beard` (none, stubble, full, moustache, goatee) and `glasses` (0 or
+1); where `anywhere` is among the kinds, also `second_expression`, one before or after the labelled
+one that peaks at 0.25 to 0.6 of its strength, and `second_strength`, that peak (empty and 0 in
+clips without one). The two never show in the same frame; the stronger one is the label.
 """
 
 import csv
@@ -17,7 +20,7 @@ from numpy.typing import NDArray
 
 from fergcn.clips import Clip
 from fergcn.datasets.layout import Listing
-from fergcn.expressions import FergcnError
+from fergcn.expressions import EXPRESSIONS, FergcnError
 
 BUNDLED = Path(__file__).parent / "rendered_small"
 """The edition in the package."""
@@ -25,9 +28,9 @@ BUNDLED = Path(__file__).parent / "rendered_small"
 FORMAT = 1
 """Version of the layout that this reader knows."""
 
-KINDS = ("onset_apex", "onset_apex_offset")
+KINDS = ("onset_apex", "onset_apex_offset", "anywhere")
 
-WORDS = frozenset({"kind", "hair", "beard"})
+WORDS = frozenset({"kind", "second_expression", "hair", "beard"})
 """Columns that hold words; the other attributes are numbers."""
 
 IDENTIFIERS = frozenset({"clip_id", "subject_id", "expression", "apex_index"})
@@ -39,18 +42,19 @@ def load_rendered(root: Path | None = None, kind: str | None = None) -> list[Cli
 
     Args:
         root: folder of the dataset; None for the edition in the package.
-        kind: only clips of this kind, `onset_apex` or `onset_apex_offset`; None for all.
+        kind: only clips of this kind, one of `KINDS`; None for all.
 
     Returns:
-        The clips in the order of the table.
+        The clips in the order of the table. Their intensity is that of the labelled expression;
+        `load_frame_truth` also has the second one's.
 
     Raises:
         FergcnError: the folder is missing, of another layout or not completely rendered; the kind
-            is unknown.
+            is unknown, or there are no clips of it.
     """
     if kind is not None and kind not in KINDS:
         raise FergcnError(
-            f"found the kind {kind}, expected {' or '.join(KINDS)}: choose one of these"
+            f"found the kind {kind}, expected one of {', '.join(KINDS)}: choose one of these"
         )
     root = _checked_root(root)
     intensity: dict[str, list[float]] = {}
@@ -61,6 +65,11 @@ def load_rendered(root: Path | None = None, kind: str | None = None) -> list[Cli
         for row in _read_table(root, "clips.csv")
         if kind is None or row["kind"] == kind
     ]
+    if not clips:
+        raise FergcnError(
+            f"{root}: found no clips of the kind {kind}, expected at least one: "
+            f"run fergcn render FOLDER --kinds {kind} and name that folder"
+        )
     for clip in clips:
         if not clip.path.exists():
             raise FergcnError(
@@ -73,6 +82,36 @@ def load_rendered(root: Path | None = None, kind: str | None = None) -> list[Cli
 def read_rendered(root: Path, kind: str | None = None) -> Listing:
     """Read a rendered dataset, of which nothing is left out; see `load_rendered`."""
     return Listing(load_rendered(root, kind))
+
+
+def load_frame_truth(root: Path | None = None) -> dict[str, NDArray[np.float64]]:
+    """Read how intensely each clip shows which expression in every frame.
+
+    Args:
+        root: folder of the dataset; None for the edition in the package.
+
+    Returns:
+        For each clip id `(N, 8)` values of 0–1, one column for each of `fergcn.EXPRESSIONS`; at
+        most one of them is above 0 in a frame, none where the face is neutral.
+
+    Raises:
+        FergcnError: as `load_rendered`.
+    """
+    root = _checked_root(root)
+    shown = {row["clip_id"]: row for row in _read_table(root, "clips.csv")}
+    truth: dict[str, list[NDArray[np.float64]]] = {}
+    try:
+        for row in _read_table(root, "frames.csv"):
+            clip = shown[row["clip_id"]]
+            frame = np.zeros(len(EXPRESSIONS))
+            frame[EXPRESSIONS.index(clip["expression"])] = float(row["intensity"])
+            if clip.get("second_expression"):
+                second = EXPRESSIONS.index(clip["second_expression"])
+                frame[second] = float(row["second_intensity"])
+            truth.setdefault(row["clip_id"], []).append(frame)
+    except (KeyError, ValueError):
+        raise _damaged(root / "frames.csv", "the frames of the clips in clips.csv") from None
+    return {clip_id: np.stack(frames) for clip_id, frames in truth.items()}
 
 
 def load_motion(root: Path | None = None) -> dict[str, NDArray[np.float64]]:

@@ -20,8 +20,9 @@ class ModelConfig:
     """`vgg16_bn`, `face_resnet` or any timm model name."""
     fusion: Literal["intensity", "mean", "last"] = "intensity"
     """How frames become one vector: Eq. 7 and 8, their average, or the last one."""
-    adjacency: Literal["shared", "own", "identity"] = "shared"
-    """One learned A for all modules, a learned A for each, or the fixed identity."""
+    adjacency: Literal["shared", "own", "identity", "per_clip"] = "shared"
+    """One learned A for all modules, a learned A for each, the fixed identity, or the shared A and
+    a term that each clip's own features give."""
     temporal: Literal["eq6", "concat", "none"] = "eq6"
     """What follows each graph convolution: Eq. 6, a concatenating BiLSTM, or nothing."""
     negative_slope: float = 0.2
@@ -37,7 +38,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         choices = {
             "fusion": ("intensity", "mean", "last"),
-            "adjacency": ("shared", "own", "identity"),
+            "adjacency": ("shared", "own", "identity", "per_clip"),
             "temporal": ("eq6", "concat", "none"),
             "network": (
                 *("fer-gcn", "frame-average", "cnn-bilstm"),

@@ -14,11 +14,21 @@ from fergcn.model.comparators import (
     VideoCNN,
 )
 from fergcn.model.config import ModelConfig
-from fergcn.model.graph import GraphModule, intensity_weights
+from fergcn.model.graph import (
+    FrameIntensity,
+    GraphModule,
+    intensity_weights,
+    resample_adjacency,
+)
 
 
 class GraphHead(nn.Module):
     """From frame features to logits: graph modules, fusion, linear classifier.
+
+    With `adjacency="per_clip"`, which is ours, u_j says from frame j alone how intense an
+    expression it shows, and `A + strength · 1 uᵀ` takes the place of A: every frame listens more to
+    the intense ones of its own clip. In the fusion `softmax(mean_i A_ij + sharpness · u_j)` takes
+    the place of Eq. 7. Strength and sharpness start at 0, where it is the paper's network.
 
     Args:
         config: the network's configuration.
@@ -27,6 +37,7 @@ class GraphHead(nn.Module):
         adjacency: A, `(N, N)`, the identity at first. One parameter that all modules share
             unless the configuration says otherwise; with `own`, `(num_modules, N, N)`; with
             `identity` or without modules, a buffer that is never trained.
+        intensity: with `per_clip`, what gives u; None otherwise.
     """
 
     adjacency: Tensor
@@ -46,6 +57,44 @@ class GraphHead(nn.Module):
             for _ in range(config.num_modules)
         )
         self.classifier = nn.Linear(config.feature_dim, config.num_classes)
+        self.intensity: FrameIntensity | None = None
+        if config.adjacency == "per_clip" and config.num_modules > 0:
+            self.intensity = FrameIntensity(config.feature_dim)
+            self.strength = nn.Parameter(torch.zeros(()))
+            if config.fusion == "intensity":
+                self.sharpness = nn.Parameter(torch.zeros(()))
+
+    def clip_adjacency(self, features: Tensor) -> list[Tensor]:
+        """What each module takes for A.
+
+        Args:
+            features: `(B, N, d)`.
+
+        Returns:
+            One for each module: `(N, N)`, or `(B, N, N)` with `per_clip`.
+        """
+        if self.adjacency.dim() == 3:
+            return list(self.adjacency[: len(self.graph_modules)])
+        adjacency = self.adjacency
+        if self.intensity is not None:
+            u = torch.sigmoid(self.intensity(features))  # (B, N)
+            shared = resample_adjacency(adjacency, features.shape[1])
+            adjacency = shared + self.strength * u[:, None, :]  # every row of the term is u
+        return [adjacency] * len(self.graph_modules)
+
+    def intensity_scores(self, features: Tensor) -> Tensor:
+        """Scores `(B, N)` of frame features `(B, N, d)`; their sigmoid is u.
+
+        Raises:
+            ValueError: the network has no per-clip adjacency.
+        """
+        if self.intensity is None:
+            raise ValueError(
+                f"found adjacency={self.config.adjacency}, expected per_clip with graph modules: "
+                "no other network tells a frame's intensity"
+            )
+        scores: Tensor = self.intensity(features)
+        return scores
 
     def frame_outputs(self, features: Tensor) -> Tensor:
         """Run the graph modules.
@@ -56,33 +105,41 @@ class GraphHead(nn.Module):
         Returns:
             `(B, N, d)`, H after the last module.
         """
-        for index, module in enumerate(self.graph_modules):
-            adjacency = self.adjacency[index] if self.adjacency.dim() == 3 else self.adjacency
+        adjacencies = self.clip_adjacency(features)
+        for module, adjacency in zip(self.graph_modules, adjacencies, strict=True):
             features = module(features, adjacency)
         return features
 
-    def fusion_weights(self) -> Tensor:
+    def fusion_weights(self, features: Tensor) -> Tensor:
         """Weight of each frame in the fused representation.
 
         Without graph modules there is no A to read, and the frames are averaged. Where each module
         has its own A, the last one counts: its frames are the ones that are fused.
 
+        Args:
+            features: `(B, N, d)`, what went into the head.
+
         Returns:
-            `(N,)` weights that add up to 1.
+            `(N,)` weights that add up to 1, or `(B, N)` with `per_clip`.
         """
-        num_frames = self.config.num_frames
+        num_frames = features.shape[1]
         if self.config.fusion == "last":
             return torch.eye(num_frames).to(self.adjacency)[-1]
         if self.config.fusion == "mean" or self.config.num_modules == 0:
             return torch.full((num_frames,), 1 / num_frames).to(self.adjacency)
-        adjacency = self.adjacency[-1] if self.adjacency.dim() == 3 else self.adjacency
-        return intensity_weights(adjacency)
+        if self.intensity is None:
+            return intensity_weights(
+                self.adjacency[-1] if self.adjacency.dim() == 3 else self.adjacency
+            )
+        shared = resample_adjacency(self.adjacency, num_frames).detach().mean(0)  # as in Eq. 7
+        u = torch.sigmoid(self.intensity(features))
+        return torch.softmax(shared + self.sharpness * u, dim=-1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Classify clips from their frame features.
 
         Args:
-            features: `(B, N, d)`.
+            features: `(B, N, d)`; with `per_clip`, N may differ from the configuration's.
 
         Returns:
             `(B, num_classes)` logits.
@@ -90,9 +147,11 @@ class GraphHead(nn.Module):
         Raises:
             ValueError: the clips have another number of frames than A.
         """
-        self.config.require_num_frames(features.shape[1])
+        if self.intensity is None:
+            self.config.require_num_frames(features.shape[1])
         hidden = self.frame_outputs(features)  # (B, N, d)
-        fused = self.fusion_weights() @ hidden  # Eq. 8: (N) · (B, N, d) → (B, d)
+        # Eq. 8: (N) or (B, N) · (B, N, d) → (B, d)
+        fused = (self.fusion_weights(features)[..., None] * hidden).sum(dim=1)
         logits: Tensor = self.classifier(fused)
         return logits
 
@@ -151,6 +210,12 @@ class FERGCN(nn.Module):
         """
         features: Tensor = self.projection(self.backbone_features(frames))
         return features
+
+    def intensity_scores(self, frames: Tensor) -> Tensor:
+        """Map frames `(B, N, 3, H, W)` to `(B, N)`, as `GraphHead.intensity_scores`."""
+        assert isinstance(self.head, GraphHead)  # others are never asked
+        features = self.frame_features(frames.flatten(0, 1))  # (B·N, d)
+        return self.head.intensity_scores(features.view(*frames.shape[:2], -1))
 
     def forward(self, frames: Tensor) -> Tensor:
         """Classify clips.

@@ -1,4 +1,4 @@
-"""Graph convolution over frames, the temporal layer, and intensity weights (Eq. 1–7)."""
+"""Graph convolution over frames, temporal layer, intensity weights (Eq. 1–7); ours: per clip."""
 
 import math
 from collections.abc import Callable
@@ -33,7 +33,8 @@ class GraphConvolution(nn.Module):
 
         Args:
             features: `(B, N, in_features)`, one row a frame.
-            adjacency: `(N, N)`; entry i, j says how much frame i depends on frame j.
+            adjacency: `(N, N)` for all clips, or `(B, N, N)`; entry i, j says how much frame i
+                depends on frame j.
 
         Returns:
             `(B, N, out_features)`.
@@ -120,9 +121,49 @@ class GraphModule(nn.Module):
         self.temporal = TEMPORAL_LAYERS[temporal](features)
 
     def forward(self, features: Tensor, adjacency: Tensor) -> Tensor:
-        """Map `(B, N, d)` and `(N, N)` to `(B, N, d)`."""
+        """Map `(B, N, d)` and `(N, N)` or `(B, N, N)` to `(B, N, d)`."""
         updated: Tensor = self.temporal(self.graph(features, adjacency))
         return updated
+
+
+class FrameIntensity(nn.Module):
+    """How intense an expression each single frame shows; ours, not the paper's.
+
+    Args:
+        features: d, size of a frame's feature vector.
+        hidden: units of the layer between.
+    """
+
+    def __init__(self, features: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(features, hidden)
+        self.score = nn.Linear(hidden, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map `(…, d)` to scores `(…)`; their sigmoid is the intensity, 0 to 1."""
+        scores: Tensor = self.score(torch.tanh(self.hidden(features))).squeeze(-1)
+        return scores
+
+
+def resample_adjacency(adjacency: Tensor, num_frames: int) -> Tensor:
+    """Bring A to another number of frames.
+
+    Rows and columns are interpolated; what a frame takes from all frames together stays about the
+    same.
+
+    Args:
+        adjacency: `(N, N)`.
+        num_frames: n.
+
+    Returns:
+        `(n, n)`; for n = N, A itself.
+    """
+    before = adjacency.shape[0]
+    if num_frames == before:
+        return adjacency
+    size = (num_frames, num_frames)
+    resampled = F.interpolate(adjacency[None, None], size, mode="bilinear", align_corners=False)
+    return resampled[0, 0] * (before / num_frames)
 
 
 def intensity_weights(adjacency: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from fergcn.rendering.draw import (
 from fergcn.rendering.head import Head, load_head
 from fergcn.rendering.identity import Person, make_person
 from fergcn.rendering.rasterize import interpolate_at_pixels
-from fergcn.rendering.timing import KINDS, Kind, delayed, sample_curve
+from fergcn.rendering.timing import KINDS, Kind, delayed, sample_curves
 
 Floats = NDArray[np.float32]
 
@@ -48,6 +48,7 @@ class ClipRequest:
     expression: str
     index: int
     """Number of the clip among those of this subject and expression."""
+    kind: Kind
     image_size: int
     min_frames: int
     max_frames: int
@@ -62,11 +63,6 @@ class ClipRequest:
         """For example `R0-S007-happiness-1`."""
         return f"{self.subject_id}-{self.expression}-{self.index}"
 
-    @property
-    def kind(self) -> Kind:
-        """The two kinds take turns."""
-        return KINDS[self.index % len(KINDS)]
-
 
 @dataclass(frozen=True)
 class RenderedClip:
@@ -75,11 +71,15 @@ class RenderedClip:
     frames: NDArray[np.uint8]
     """`(N, S, S, 3)` RGB, aligned."""
     intensity: NDArray[np.float64]
-    """`(N,)` true intensity, 0–1; 0 everywhere in a neutral clip."""
+    """`(N,)` true intensity of the labelled expression, 0–1; 0 everywhere in a neutral clip."""
     apex_index: int | None
     """Frame of the highest intensity; None in a neutral clip."""
     apex_strength: float
     """Intensity at the apex; 0 in a neutral clip."""
+    second_expression: str
+    """A weaker expression before or after the labelled one; empty where there is none."""
+    second_intensity: NDArray[np.float64]
+    """`(N,)` true intensity of that one; 0 everywhere where there is none."""
     motion: NDArray[np.uint8]
     """`(MOTION_GRID, MOTION_GRID)` where the expression moves the face; 255 at its maximum."""
     attributes: dict[str, float | str]
@@ -93,9 +93,11 @@ class _Movement:
     action_values: NDArray[np.float64]
     """`(N, 52)`."""
     expression_apex: NDArray[np.float64]
-    """`(52,)` what the expression adds at the apex frame."""
+    """`(52,)` what the main expression adds at the apex frame."""
     intensity: NDArray[np.float64]
     apex_index: int
+    second_expression: str
+    second_intensity: NDArray[np.float64]
 
 
 @lru_cache(maxsize=4)
@@ -111,8 +113,11 @@ def render_clip(request: ClipRequest) -> RenderedClip:
     """
     head = load_head()
     person = _person(request.seed, request.subject)
-    stream = [request.seed, request.subject, 1 + EXPRESSIONS.index(request.expression)]
-    rng = np.random.default_rng([*stream, request.index])
+    expression_number = 1 + EXPRESSIONS.index(request.expression)
+    stream = [request.seed, request.subject, expression_number, request.index]
+    if request.kind == "anywhere":  # the other two share a stream, from which they take turns
+        stream.append(KINDS.index(request.kind))
+    rng = np.random.default_rng(stream)
     num_frames = int(rng.integers(request.min_frames, request.max_frames + 1))
     movement = _sample_movement(head, person, request, num_frames, rng)
 
@@ -152,6 +157,8 @@ def render_clip(request: ClipRequest) -> RenderedClip:
         intensity=movement.intensity,
         apex_index=None if is_neutral else movement.apex_index,
         apex_strength=0.0 if is_neutral else float(movement.intensity[movement.apex_index]),
+        second_expression=movement.second_expression,
+        second_intensity=movement.second_intensity,
         motion=motion,
         attributes=person.table_row,
     )
@@ -163,12 +170,26 @@ def _sample_movement(
     actions = facs.Actions(head.action_names)
     apex = facs.sample_apex(request.expression, actions, person.expressivity, rng)
     strength = 0.0 if request.expression == "neutral" else rng.uniform(0.15, 1.0)
-    curve, apex_index = sample_curve(request.kind, num_frames, rng)
+    curves = sample_curves(request.kind, num_frames, rng)
     delays = rng.uniform(0, MAX_ACTION_DELAY, len(actions.names))
-    expression = strength * apex * delayed(curve, delays)
+    main = strength * apex * delayed(curves.main, delays)
     everyday = facs.sample_everyday_movement(actions, num_frames, rng)
-    total = np.clip(person.resting_face + everyday + expression, 0, facs.MAX_ACTION)
-    return _Movement(total, expression[apex_index], strength * curve, apex_index)
+    total = person.resting_face + everyday + main
+    second_expression = ""
+    second_intensity = strength * curves.second
+    if second_intensity.any():
+        others = [name for name in EXPRESSIONS if name not in (request.expression, "neutral")]
+        second_expression = others[rng.integers(len(others))]
+        second = facs.sample_apex(second_expression, actions, person.expressivity, rng)
+        total += second * delayed(second_intensity, delays)
+    return _Movement(
+        action_values=np.clip(total, 0, facs.MAX_ACTION),
+        expression_apex=main[curves.apex_index],
+        intensity=strength * curves.main,
+        apex_index=curves.apex_index,
+        second_expression=second_expression,
+        second_intensity=second_intensity,
+    )
 
 
 def _sample_landmark_error(num_frames: int, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -3,8 +3,10 @@
 Layout of a finished dataset::
 
     rendered.json   settings and versions; written last, so it marks a complete dataset
-    clips.csv       one row per clip
-    frames.csv      true intensity of every frame
+    clips.csv       one row per clip; where the kind `anywhere` is among those rendered, also the
+                    second expression and its strength, empty and 0 where there is none
+    frames.csv      true intensity of the labelled expression in every frame; where that kind is
+                    among them, also `second_intensity`, that of the second one
     motion.npy      (clips, 14, 14) uint8: where each expression moves the face
     clips/<subject_id>/<clip_id>.mp4
 
@@ -27,6 +29,7 @@ from threadpoolctl import threadpool_limits
 
 from fergcn.expressions import EXPRESSIONS, FergcnError
 from fergcn.files import csv_text, write_bytes, write_json, write_text
+from fergcn.rendering.timing import KINDS, Kind
 from fergcn.video import write_video
 from fergcn.workers import num_cores, run_tasks
 
@@ -48,7 +51,10 @@ class RenderConfig:
 
     num_subjects: int = 40
     clips_per_expression: int = 2
-    """Clips of each subject and expression: neutral to apex, and back to neutral, in turn."""
+    """Clips of each subject and expression."""
+    kinds: tuple[Kind, ...] = ("onset_apex", "onset_apex_offset")
+    """When these clips reach their apex, in turn. onset_apex: last; onset_apex_offset: between two
+    neutral ends; anywhere: in any frame, with pauses and often a second, weaker expression."""
     expressions: tuple[str, ...] = EXPRESSIONS
     image_size: int = 128
     """Side of the aligned faces in pixels; even."""
@@ -65,6 +71,11 @@ class RenderConfig:
             raise FergcnError(
                 f"found the expression {', '.join(sorted(unknown))}, expected some of "
                 f"{', '.join(EXPRESSIONS)}: correct the setting expressions"
+            )
+        if not self.kinds or set(self.kinds) - set(KINDS):
+            raise FergcnError(
+                f"found the kinds {', '.join(self.kinds) or 'none'}, expected some of "
+                f"{', '.join(KINDS)}: correct the setting kinds"
             )
         if self.image_size < 32 or self.image_size % 2:
             raise FergcnError(
@@ -150,6 +161,7 @@ def _requests(config: RenderConfig) -> list["ClipRequest"]:
             subject=subject,
             expression=expression,
             index=index,
+            kind=config.kinds[index % len(config.kinds)],
             image_size=config.image_size,
             min_frames=config.min_frames,
             max_frames=config.max_frames,
@@ -235,9 +247,15 @@ def _render_one(output: Path, config: RenderConfig, request: "ClipRequest") -> N
 
     with threadpool_limits(1):  # several threads add up in another order: other last digits
         clip = render_clip(request)
+    frames = {"intensity": clip.intensity}
+    if "anywhere" in config.kinds:
+        frames["second_intensity"] = clip.second_intensity
     facts = {
-        "row": _table_row(request, clip, config.fps),
-        "intensity": [f"{value:.4f}" for value in clip.intensity],
+        "row": _table_row(request, clip, config),
+        "frames": [
+            {name: f"{values[index]:.4f}" for name, values in frames.items()}
+            for index in range(len(clip.frames))
+        ],
         "motion": clip.motion.tolist(),
     }
     write_text(_facts_path(output, request), json.dumps(facts))
@@ -246,16 +264,23 @@ def _render_one(output: Path, config: RenderConfig, request: "ClipRequest") -> N
     write_video(video, clip.frames, config.fps, config.crf)
 
 
-def _table_row(request: "ClipRequest", clip: "RenderedClip", fps: int) -> dict[str, Any]:
+def _table_row(
+    request: "ClipRequest", clip: "RenderedClip", config: RenderConfig
+) -> dict[str, Any]:
+    second = {
+        "second_expression": clip.second_expression,
+        "second_strength": f"{clip.second_intensity.max():.4f}",
+    }
     return {
         "clip_id": request.clip_id,
         "subject_id": request.subject_id,
         "expression": request.expression,
         "kind": request.kind,
         "num_frames": len(clip.frames),
-        "fps": fps,
+        "fps": config.fps,
         "apex_index": "" if clip.apex_index is None else clip.apex_index,
         "apex_strength": f"{clip.apex_strength:.4f}",
+        **(second if "anywhere" in config.kinds else {}),
         **clip.attributes,
     }
 
@@ -265,9 +290,9 @@ def _finish(output: Path, manifest: dict[str, Any], requests: list["ClipRequest"
     facts = [json.loads(_facts_path(output, request).read_text()) for request in requests]
     write_text(output / "clips.csv", csv_text([fact["row"] for fact in facts]))
     frames = [
-        {"clip_id": fact["row"]["clip_id"], "frame_index": index, "intensity": intensity}
+        {"clip_id": fact["row"]["clip_id"], "frame_index": index, **frame}
         for fact in facts
-        for index, intensity in enumerate(fact["intensity"])
+        for index, frame in enumerate(fact["frames"])
     ]
     write_text(output / "frames.csv", csv_text(frames))
     motion = io.BytesIO()
