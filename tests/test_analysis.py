@@ -101,6 +101,21 @@ def test_numbers_in_the_tables_fit_together(result: Analysis) -> None:
     assert sum(timings.values()) - timings["total"] <= 2 * timings["total"] + 0.01
 
 
+def test_network_with_its_own_intensity_is_asked_for_it(panned: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = FERGCN(tiny_config(num_classes=8, adjacency="per_clip"))
+    save_checkpoint(tmp_path / "own", model, expressions=EXPRESSIONS, resize=40, crop=32)
+    result = analyze(panned, tmp_path / "own")
+    intensity = result.frames["intensity"]
+    assert intensity.between(0, 1).all() and intensity.nunique() > 1
+    assert not np.allclose(intensity, 1 - result.frames["neutral"])
+    # Of single frames: nothing changes when the video ends earlier.
+    first = write_scenes(tmp_path / "first.mp4", [[(20 * step, 10)] for step in range(5)])
+    alone = analyze(first, tmp_path / "own", AnalysisConfig(detect_every_s=0))
+    whole = analyze(panned, tmp_path / "own", AnalysisConfig(detect_every_s=0))
+    np.testing.assert_allclose(alone.frames["intensity"], whole.frames["intensity"][:5], atol=0.02)
+
+
 def test_batch_size_has_no_influence(
     panned: Path, checkpoint: Checkpoint, result: Analysis
 ) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -245,6 +246,60 @@ def test_a_video_without_faces_is_an_answer(run, tmp_path: Path) -> None:
     frames = pd.read_csv(tmp_path / "grey" / "frames.csv")
     assert len(frames) == 8
     assert frames["track_id"].isna().all()
+
+
+def test_predict_takes_folders_patterns_and_lists(run, face_video: Path, tmp_path: Path) -> None:
+    for name in ("in/a/one.mp4", "in/b/one.MP4", "in/b/two three.mp4", "list/four.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(face_video.read_bytes())
+    (tmp_path / "in" / "notes.txt").write_text("no video")
+    listed = tmp_path / "videos.txt"
+    listed.write_text(f"{tmp_path / 'list' / 'four.mp4'}\n\n{tmp_path / 'in/a/one.mp4'}\n")
+    arguments = (
+        *("predict", tmp_path / "in", tmp_path / "li?t" / "*.mp4", "--files-from", listed),
+        *("-o", tmp_path / "out", "--num-workers", 2),
+    )
+    code, out, err = run(*arguments)
+    assert code == 0, err
+    written = sorted(p.parent.relative_to(tmp_path / "out") for p in tmp_path.rglob("summary.json"))
+    assert written == [Path("a/one"), Path("b/one"), Path("b/two three"), Path("four")]
+    assert out.count("frames show a face") == 4
+    # The same again: all is done; another setting or file: again.
+    code, out, _ = run(*arguments)
+    assert (code, out.count("done before"), out.count("frames show a face")) == (0, 4, 0)
+    code, out, _ = run(*arguments, "--stride", 2)
+    assert (code, out.count("done before"), out.count("frames show a face")) == (0, 0, 4)
+    os.utime(tmp_path / "list" / "four.mp4", (1, 1))
+    code, out, _ = run(*arguments, "--stride", 2)
+    assert (code, out.count("done before"), out.count("frames show a face")) == (0, 3, 1)
+    code, out, _ = run(*arguments, "--stride", 2, "--overwrite")
+    assert out.count("frames show a face") == 4
+
+
+def test_two_workers_find_what_one_finds(run, face_video: Path, tmp_path: Path) -> None:
+    videos = [tmp_path / f"{number}.mp4" for number in range(3)]
+    for video in videos:
+        video.write_bytes(face_video.read_bytes())
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    code, _, err = run("predict", *videos, broken, "-o", tmp_path / "two", "--num-workers", 2)
+    assert code == 1 and err.count("broken.mp4: found") == 1 and "Traceback" not in err
+    run("predict", *videos, "-o", tmp_path / "one")
+    for video in videos:
+        tables = [
+            pd.read_csv(tmp_path / side / video.stem / "frames.csv") for side in ("one", "two")
+        ]
+        pd.testing.assert_frame_equal(*tables, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [("empty", "found no video in this folder"), ("no*.mp4", "found no file like this")],
+)
+def test_places_without_a_video_are_named(run, tmp_path: Path, what: str, expected: str) -> None:
+    (tmp_path / "empty").mkdir()
+    code, _, err = run("predict", tmp_path / what)
+    assert code == 1 and expected in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate"])

@@ -1,3 +1,4 @@
+import math
 import os
 import signal
 import subprocess
@@ -17,13 +18,15 @@ from safetensors.torch import load_file
 
 from conftest import tiny_config
 from fergcn import training
+from fergcn.checkpoint import load_checkpoint
 from fergcn.clips import Clip
 from fergcn.expressions import FergcnError
-from fergcn.features import dataset_features
+from fergcn.features import FeatureClassifier, dataset_features
 from fergcn.model import FERGCN
 from fergcn.training import (
     TrainConfig,
     epoch_batches,
+    intensity_loss,
     predict_feature_probs,
     predict_probs,
     sampling_probs,
@@ -345,3 +348,53 @@ train_model(clips, Path({str(tmp_path / "two")!r}), tiny_config(), config)
     two = weights(tmp_path / "two" / "checkpoint")
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_intensity_loss_by_hand() -> None:
+    scores = torch.tensor([[0.0, 2.0, -1.0, 4.0], [1.0, 0.0, -3.0, 0.5]])
+    highest = (0 + 2 + 4) / 3
+    quiet = [math.log(1 + math.exp(s)) for s in (1.0, 0.0, -3.0, 0.5)]
+    expected = math.log(1 + math.exp(-highest)) + sum(quiet) / 4
+    loss = intensity_loss(scores, torch.tensor([False, True]))
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    only_loud = intensity_loss(scores[:1], torch.tensor([False]))
+    assert float(only_loud) == pytest.approx(math.log(1 + math.exp(-highest)), rel=1e-5)
+
+
+def test_intensity_is_learned_from_labels_alone(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    clips, features, truth = [], [], []
+    for number in range(48):
+        expression = ("happiness", "surprise", "neutral")[number % 3]
+        path = tmp_path / f"{number}.mp4"
+        path.write_bytes(b"features are given: never read")
+        clips.append(Clip(str(number), str(number), expression, path))
+        intensity = np.zeros(4)
+        if expression != "neutral":  # one frame of four shows it, nobody says which
+            intensity[rng.integers(4)] = 1
+        direction = np.eye(8)[number % 3]
+        features.append(3 * intensity[:, None] * direction + 0.3 * rng.normal(size=(4, 8)))
+        truth.append(intensity)
+    views = np.repeat(np.array(features, dtype=np.float32)[None], 2, axis=0)
+    wide = np.zeros((*views.shape[:3], 1024), dtype=np.float32)
+    wide[..., :8] = views
+    config = TrainConfig(
+        epochs=40, batch_size=8, optimizer="adamw", freeze_backbone=True, accelerator="cpu"
+    )
+    expressions = ("happiness", "surprise", "neutral")
+    folder = train_model(
+        clips,
+        tmp_path / "run",
+        tiny_config(adjacency="per_clip"),
+        config,
+        features=wide,
+        expressions=expressions,
+    )
+    model = load_checkpoint(folder).model
+    with torch.inference_mode():
+        scores = FeatureClassifier(model)  # type: ignore[arg-type]
+        u = torch.sigmoid(scores.intensity_scores(torch.from_numpy(wide[0]))).numpy()
+    shown = np.array(truth) == 1
+    assert u[shown].mean() > u[~shown].mean() + 0.4
+    loud = np.array([clip.expression != "neutral" for clip in clips])
+    assert (u[loud].argmax(1) == np.array(truth)[loud].argmax(1)).mean() > 0.9

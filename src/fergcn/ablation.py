@@ -35,6 +35,7 @@ TABLE_V: Variants = {
 OURS: Variants = {
     "adjacency-own": {"adjacency": "own"},
     "adjacency-fixed": {"adjacency": "identity"},
+    "adjacency-per-clip": {"adjacency": "per_clip"},
     "temporal-concat": {"temporal": "concat"},
     "temporal-none": {"temporal": "none"},
     "fusion-mean": {"fusion": "mean"},

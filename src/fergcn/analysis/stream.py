@@ -23,7 +23,7 @@ from fergcn.faces.align import align_face
 from fergcn.faces.detect import MTCNN_INPUT_SIZE, Detection, FaceDetector
 from fergcn.faces.follow import find_faces
 from fergcn.faces.track import Tracker
-from fergcn.model import FERGCN
+from fergcn.model import FERGCN, GraphHead
 from fergcn.transforms import eval_transform
 from fergcn.video import VideoFrame, VideoInfo, probe_video, read_frames
 from fergcn.workers import run_ahead
@@ -97,10 +97,9 @@ class Analysis:
     trained on whole windows, and only their answers mean something. Changes of expression are
     therefore drawn out over up to N frames.
 
-    `intensity` is 1 − p(neutral) where the checkpoint knows neutral, otherwise the largest
-    probability. It is how sure the network is that the face is not neutral, between 0 and 1. It is
-    not a physical measure of how strong the expression is, is not calibrated, and can't be compared
-    between checkpoints.
+    `intensity` is between 0 and 1; `frame_intensity` says what it is. It is learned from the names
+    of expressions alone, so it is not a physical measure of how strong an expression is, and can't
+    be compared between checkpoints.
     """
 
     frames: pd.DataFrame
@@ -213,9 +212,10 @@ def analyze(
         windows = _plan_all_windows(faces, num_frames, config)
         with stopwatch("head"):
             frame_probs, window_probs = score_windows(model, features, windows)
+            intensity = frame_intensity(model, features, frame_probs, checkpoint.expressions)
 
     expressions = checkpoint.expressions
-    frames = _frame_table(all_times, faces, frame_probs, expressions)
+    frames = _frame_table(all_times, faces, frame_probs, intensity, expressions)
     window_table = _window_table(faces, windows, window_probs, expressions)
     segments = _segment_table(frames, expressions, config)
     counts = {
@@ -230,6 +230,8 @@ def analyze(
     summary = {
         "video": {
             "file": path.name,
+            "size_bytes": path.stat().st_size,
+            "modified_ns": path.stat().st_mtime_ns,
             "width": size[0],
             "height": size[1],
             "fps": round(info.fps, 3),
@@ -319,6 +321,32 @@ def score_windows(
         probs_sum.index_add_(0, rows, probs.repeat_interleave(batch.shape[1], dim=0))
         times_used.index_add_(0, rows, times_used.new_ones(len(rows), 1))
     return (probs_sum / times_used).numpy(), torch.cat(window_probs).numpy()
+
+
+def frame_intensity(
+    model: FERGCN, features: Tensor, probs: NDArray[np.float64], expressions: tuple[str, ...]
+) -> NDArray[np.float64]:
+    """How intense an expression each frame shows, `(n,)`, 0 to 1.
+
+    Args:
+        model: in evaluation mode.
+        features: `(n, d)` on the CPU.
+        probs: `(n, classes)`, the frames' probabilities.
+        expressions: the names of the classes.
+
+    Returns:
+        What a network with `adjacency="per_clip"` says of the frame alone; of other networks
+        1 − p(neutral), or the largest probability where neutral is unknown.
+    """
+    if len(features) and isinstance(model.head, GraphHead) and model.head.intensity is not None:
+        device = next(model.parameters()).device
+        scores = model.head.intensity_scores(features.to(device)[None])[0]
+        own: NDArray[np.float64] = torch.sigmoid(scores).cpu().double().numpy()
+        return own
+    if "neutral" in expressions:
+        return 1 - probs[:, expressions.index("neutral")]
+    largest: NDArray[np.float64] = probs.max(axis=1, initial=0)
+    return largest
 
 
 def _collect_faces(
@@ -416,15 +444,11 @@ def _frame_table(
     all_times: list[float],
     faces: _Faces,
     probs: NDArray[np.float64],
+    intensity: NDArray[np.float64],
     expressions: tuple[str, ...],
 ) -> pd.DataFrame:
     corners = np.array(faces.xyxy).reshape(-1, 4)
     names = np.array(expressions)[probs.argmax(axis=1)] if len(probs) else []
-    has_neutral = "neutral" in expressions
-    if has_neutral:
-        intensity = 1 - probs[:, expressions.index("neutral")]
-    else:
-        intensity = probs.max(axis=1, initial=0)
     found = pd.DataFrame(
         {
             "frame_index": np.array(faces.frame_index, dtype=np.int64),

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from fergcn.analysis.stream import AnalysisConfig
 from fergcn.checkpoint import load_checkpoint
 from fergcn.commands.crossval import crossval
-from fergcn.commands.predict import analyze_to, print_answer
+from fergcn.commands.predict import analyze_to, answer_lines
 from fergcn.commands.progress import progress_bars, stdout
 from fergcn.commands.train import NetworkOptions
 from fergcn.training import TrainConfig
@@ -61,7 +61,8 @@ def demo(
     checkpoint = load_checkpoint("default")
     with progress_bars() as progress:
         analysis = analyze_to(video, directory, checkpoint, AnalysisConfig(), True, True, progress)
-    print_answer(video, analysis, directory)
+    for line in answer_lines(video, analysis, directory):
+        stdout.print(line, soft_wrap=True, highlight=False)
     stdout.print("\n[bold]Look at[/bold]")
     for path, content in (
         (directory / "report.html", "the page with everything about the video"),

@@ -1,17 +1,22 @@
 """The predict command: videos in, tables, plots and pages out."""
 
 import sys
-from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
+import torch
 from cyclopts import Parameter
 
 from fergcn.analysis.stream import Analysis, AnalysisConfig, analyze
 from fergcn.checkpoint import Checkpoint, load_checkpoint
+from fergcn.commands.inputs import find_videos
 from fergcn.commands.progress import Report, progress_bars, stdout
 from fergcn.expressions import FergcnError
-from fergcn.report.outputs import write_analysis, write_overlay
+from fergcn.report.outputs import is_current, write_analysis, write_overlay
+from fergcn.workers import num_cores, run_tasks
 
 Settings = Annotated[AnalysisConfig, Parameter(name="*")]
 _SETTINGS = AnalysisConfig()
@@ -19,55 +24,125 @@ _SETTINGS = AnalysisConfig()
 
 def predict(
     *videos: Path,
+    files_from: Path | None = None,
     output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("results"),
     checkpoint: str = "default",
     overlay: bool = False,
     report: bool = False,
+    overwrite: bool = False,
+    num_workers: int = 1,
     settings: Settings = _SETTINGS,
 ) -> int:
     """Tell who shows which expression when in videos.
 
     Writes OUTPUT/<name of the video>/ with frames.csv, frames.parquet, windows.csv, segments.csv,
-    timeline.png and summary.json.
+    timeline.png and summary.json. Videos whose results are there, made from the same file with the
+    same settings and checkpoint, are skipped: a run that was stopped goes on.
 
     Args:
-        videos: video files.
+        videos: video files, folders that hold some, or patterns as 'day*/*.mp4'.
+        files_from: file that lists more of them, one in a line; - reads the list from stdin.
         output: folder of the results.
         checkpoint: folder of a checkpoint, or the name of one in the package.
         overlay: also write overlay.mp4, the video with boxes and expressions.
         report: also write report.html, one page with everything.
+        overwrite: analyse again what is there already.
+        num_workers: videos that are analysed at the same time.
     """
-    if not videos:
+    if not videos and files_from is None:
         print(
             "fergcn: found no video, expected at least one: fergcn predict VIDEO…", file=sys.stderr
         )
         return 2
+    if num_workers < 1:
+        raise FergcnError(f"found num_workers={num_workers}, expected at least 1: raise it")
     loaded = load_checkpoint(checkpoint)
-    seen: Counter[str] = Counter()
+    jobs = []
+    for video, place in find_videos(videos, files_from).items():
+        directory = output / place
+        if not overwrite and is_current(directory, video, settings, loaded, overlay, report):
+            stdout.print(
+                f"{video.name}: done before → {directory} (--overwrite does it again)",
+                soft_wrap=True,
+                highlight=False,
+            )
+            continue
+        threads = max(1, num_cores() // num_workers)
+        jobs.append(Job(video, directory, checkpoint, settings, overlay, report, threads))
     failed = False
     with progress_bars() as progress:
-        for video in videos:
-            seen[video.stem] += 1  # files of one name in several folders keep apart
-            again = seen[video.stem]
-            name = video.stem if again == 1 else f"{video.stem}-{again}"
-            try:
-                analysis = analyze_to(
-                    video, output / name, loaded, settings, overlay, report, progress
-                )
-            except FergcnError as error:
-                print(f"fergcn: {error}", file=sys.stderr)
-                failed = True
-            except OSError as error:
-                where, why = error.filename or output / name, error.strerror or error
-                print(
-                    f"fergcn: {video}: found {where} can't be written ({why}), "
-                    "expected a folder with room: choose another with -o",
-                    file=sys.stderr,
-                )
-                failed = True
-            else:
-                print_answer(video, analysis, output / name)
+        if num_workers == 1 or len(jobs) < 2:
+            for job in jobs:
+                failed |= _tell(run_job(job, progress))
+        else:
+            with closing(run_tasks(run_job, jobs, num_workers)) as outcomes:
+                for done, (_, outcome) in enumerate(outcomes, 1):
+                    failed |= _tell(outcome)
+                    progress("videos", done, len(jobs))
     return int(failed)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video to analyse, in this process or another one."""
+
+    video: Path
+    directory: Path
+    checkpoint: str
+    settings: AnalysisConfig
+    overlay: bool
+    report: bool
+    threads: int
+    """Of the network; several videos at once share the cores."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What there is to tell about one video."""
+
+    answer: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+    failed: bool = False
+
+
+def run_job(job: Job, progress: Report = lambda _what, _done, _total: None) -> Outcome:
+    """Analyse one video; what is wrong with it becomes a line."""
+    torch.set_num_threads(job.threads)
+    try:
+        analysis = analyze_to(
+            job.video,
+            job.directory,
+            _load_once(job.checkpoint),
+            job.settings,
+            job.overlay,
+            job.report,
+            progress,
+        )
+    except FergcnError as error:
+        return Outcome(complaints=[str(error)], failed=True)
+    except OSError as error:
+        where, why = error.filename or job.directory, error.strerror or error
+        complaint = (
+            f"{job.video}: found {where} can't be written ({why}), "
+            "expected a folder with room: choose another with -o"
+        )
+        return Outcome(complaints=[complaint], failed=True)
+    warnings = [f"{job.video}: {warning}" for warning in analysis.summary["warnings"]]
+    return Outcome(answer_lines(job.video, analysis, job.directory), warnings)
+
+
+@cache
+def _load_once(checkpoint: str) -> Checkpoint:
+    return load_checkpoint(checkpoint)
+
+
+def _tell(outcome: Outcome) -> bool:
+    """Print an outcome; say whether it failed."""
+    for line in outcome.answer:
+        stdout.print(line, soft_wrap=True, highlight=False)
+    for complaint in outcome.complaints:
+        print(f"fergcn: {complaint}", file=sys.stderr)
+    return outcome.failed
 
 
 def analyze_to(
@@ -97,28 +172,23 @@ def analyze_to(
     return analysis
 
 
-def print_answer(video: Path, analysis: Analysis, directory: Path) -> None:
-    """Print what was found in one video."""
+def answer_lines(video: Path, analysis: Analysis, directory: Path) -> list[str]:
+    """What was found in one video."""
     counts = analysis.summary["counts"]
-    stdout.print(
+    lines = [
         f"{video.name}: {counts['frames_with_face']} of {counts['frames']} frames show a face "
-        f"→ {directory}",
-        soft_wrap=True,
-        highlight=False,
-    )
-    for warning in analysis.summary["warnings"]:
-        print(f"fergcn: {video}: {warning}", file=sys.stderr)
+        f"→ {directory}"
+    ]
     for track in analysis.summary["tracks"]:
-        stdout.print(
+        lines.append(
             f"  face {track['track_id']}: mostly {track['expression']} "
-            f"({track['first_s']:.2f}–{track['last_s']:.2f} s)",
-            highlight=False,
+            f"({track['first_s']:.2f}–{track['last_s']:.2f} s)"
         )
         segments = analysis.segments[analysis.segments["track_id"] == track["track_id"]]
-        for segment in segments.itertuples():
-            stdout.print(
-                f"    {segment.expression}: onset {segment.onset_s:.2f} s, apex "
-                f"{segment.apex_s:.2f} s, offset {segment.offset_s:.2f} s, "
-                f"peak intensity {segment.peak_intensity:.2f}",
-                highlight=False,
-            )
+        lines.extend(
+            f"    {segment.expression}: onset {segment.onset_s:.2f} s, apex "
+            f"{segment.apex_s:.2f} s, offset {segment.offset_s:.2f} s, "
+            f"peak intensity {segment.peak_intensity:.2f}"
+            for segment in segments.itertuples()
+        )
+    return lines

@@ -3,6 +3,8 @@
 import json
 import shutil
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 import cv2
@@ -10,7 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fergcn.analysis.stream import Analysis
+from fergcn.analysis.stream import Analysis, AnalysisConfig
+from fergcn.checkpoint import Checkpoint
 from fergcn.expressions import FergcnError
 from fergcn.report.timeline import EXPRESSION_COLOURS, longest_tracks, plot_timeline
 from fergcn.video import VideoFrame, probe_video, read_frames, write_video
@@ -57,6 +60,47 @@ def write_analysis(analysis: Analysis, directory: Path) -> None:
     (partial / "summary.json").write_text(text, encoding="utf-8")
     plot_timeline(analysis).savefig(partial / "timeline.png", dpi=140)
     _swap_in(partial, directory)
+
+
+def is_current(
+    directory: Path,
+    video: Path,
+    settings: AnalysisConfig,
+    checkpoint: Checkpoint,
+    overlay: bool = False,
+    report: bool = False,
+) -> bool:
+    """Whether a folder holds the complete results of this very analysis.
+
+    Args:
+        directory: the folder.
+        video: the video; by its name, size and time of change it is known again.
+        settings: how it is to be analysed.
+        checkpoint: with which network.
+        overlay: whether the overlay must be there.
+        report: whether the page must be there.
+    """
+    wanted = {
+        "overlay.mp4": overlay,
+        "report.html": report,
+        **dict.fromkeys(RESULT_FILES[:6], True),
+    }
+    if not all((directory / name).is_file() for name, needed in wanted.items() if needed):
+        return False
+    try:
+        summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
+        there = video.stat()
+        same_video = (video.name, there.st_size, there.st_mtime_ns) == tuple(
+            summary["video"][key] for key in ("file", "size_bytes", "modified_ns")
+        )
+        # Through JSON and back, as what was written: it knows no tuples.
+        same_settings = json.loads(json.dumps(asdict(settings))) == summary["settings"]
+        same_network = summary["checkpoint"]["sha256"] == checkpoint.sha256 and summary["versions"][
+            "fergcn"
+        ] == version("fergcn")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return same_video and same_settings and same_network
 
 
 def _swap_in(partial: Path, directory: Path) -> None:
