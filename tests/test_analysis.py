@@ -262,7 +262,7 @@ def segments_of(intensity: Sequence[float], names: str = "", **changes: float) -
     values = np.array(intensity)
     happy = np.array([name == "h" for name in names or "h" * len(values)], dtype=bool)
     probs = np.stack([values * happy, values * ~happy, 1 - values], axis=1)
-    config = SegmentConfig(**{"min_length_s": 0.2, "merge_gap_s": 0.1} | changes)
+    config = SegmentConfig(**{"min_length_s": 0.2, "merge_gap_s": 0.1, "apex_span_s": 0} | changes)
     found = find_segments(np.arange(len(values)) / 10, values, probs, expressions, config)
     return [(s.expression, s.onset_s, s.apex_s, s.offset_s, s.peak_intensity) for s in found]
 
@@ -271,6 +271,15 @@ def test_segment_has_onset_apex_and_offset() -> None:
     assert segments_of([0, 0.3, 0.4, 0.6, 0.9, 0.4, 0.3, 0.45, 0]) == [
         ("happiness", 0.2, 0.4, 0.5, 0.9)
     ]
+
+
+def test_apex_is_the_middle_of_the_most_intense_time_not_its_noisiest_frame() -> None:
+    values = [0, 0.5, 0.6, 0.8, 0.8, 0.8, 0.8, 0.8, 0.6, 0.5, 0.95, 0]
+    assert [s[2] for s in segments_of(values)] == [pytest.approx(1.0)]
+    ((_, onset, apex, offset, peak),) = segments_of(values, apex_span_s=0.4)
+    assert (onset, apex, offset, peak) == (0.1, pytest.approx(0.5), 1.0, 0.95)
+    ((_, _, plateau, _, _),) = segments_of([1.0] * 21, apex_span_s=2)
+    assert plateau == pytest.approx(1.0)
 
 
 def test_what_stays_below_the_onset_threshold_or_is_short_is_no_segment() -> None:

@@ -22,6 +22,9 @@ class SegmentConfig:
     """Shorter segments are dropped, in seconds."""
     merge_gap_s: float = 0.2
     """Segments with at most this much time between them become one, in seconds."""
+    apex_span_s: float = 0.4
+    """The apex is the middle of the time of this length in which the face is most intense: a single
+    frame's intensity is noisy. In seconds; 0 takes the most intense frame."""
     min_turn_s: float = 0.5
     """Shorter leads of another expression are taken for noise, not for a turn, in seconds."""
 
@@ -31,10 +34,11 @@ class SegmentConfig:
                 f"found offset_threshold={self.offset_threshold} and "
                 f"onset_threshold={self.onset_threshold}, expected 0 ≤ offset ≤ onset ≤ 1"
             )
-        if min(self.min_length_s, self.merge_gap_s, self.min_turn_s) < 0:
+        if min(self.min_length_s, self.merge_gap_s, self.min_turn_s, self.apex_span_s) < 0:
             raise ValueError(
-                f"found min_length_s={self.min_length_s}, merge_gap_s={self.merge_gap_s} and "
-                f"min_turn_s={self.min_turn_s}, expected seconds, 0 or more"
+                f"found min_length_s={self.min_length_s}, merge_gap_s={self.merge_gap_s}, "
+                f"min_turn_s={self.min_turn_s} and apex_span_s={self.apex_span_s}, "
+                "expected seconds, 0 or more"
             )
 
 
@@ -47,11 +51,11 @@ class Segment:
     onset_s: float
     """Time of its first frame."""
     apex_s: float
-    """Time of the frame of the highest intensity."""
+    """Time of the frame around which intensity is highest."""
     offset_s: float
     """Time of its last frame."""
     peak_intensity: float
-    """Intensity at the apex, 0 to 1."""
+    """Highest intensity of its frames, 0 to 1."""
 
 
 def split_at_gaps(time_s: NDArray[np.float64], max_gap_s: float) -> list[slice]:
@@ -110,10 +114,12 @@ def find_segments(
             leaders = shown_probs[start:stop].argmax(axis=1)
             for part in _divide(time_s[start:stop], leaders, config.min_turn_s):
                 first, last = start + part.start, start + part.stop - 1
-                apex = first + int(intensity[first : last + 1].argmax())
+                own = slice(first, last + 1)
+                apex = first + _apex(time_s[own], intensity[own], config.apex_span_s)
+                peak = float(intensity[own].max())
                 # A part between two turns may stay low; it was not shown by itself.
                 if (
-                    intensity[apex] < config.onset_threshold
+                    peak < config.onset_threshold
                     or time_s[last] - time_s[first] < config.min_length_s - ROUNDING_S
                 ):
                     continue
@@ -124,10 +130,25 @@ def find_segments(
                         float(time_s[first]),
                         float(time_s[apex]),
                         float(time_s[last]),
-                        float(intensity[apex]),
+                        peak,
                     )
                 )
     return segments
+
+
+def _apex(time_s: NDArray[np.float64], intensity: NDArray[np.float64], span_s: float) -> int:
+    """Frame in the middle of the most intense time of length `span_s`; outside, intensity is 0."""
+    if span_s == 0:
+        return int(intensity.argmax())
+    first = np.searchsorted(time_s, time_s - span_s / 2 - ROUNDING_S)
+    stop = np.searchsorted(time_s, time_s + span_s / 2 + ROUNDING_S, side="right")
+    total = np.concatenate([[0], np.cumsum(intensity)])
+    means = (total[stop] - total[first]) / (stop - first)
+    # Near an end, part of the time lies outside.
+    half = span_s / 2
+    inside = np.minimum(time_s - time_s[0], half) + np.minimum(time_s[-1] - time_s, half)
+    # Rounded, so that the first of equals counts; a segment of one frame has no inside.
+    return int((means * (inside + ROUNDING_S)).round(6).argmax())
 
 
 def _active_stretches(

@@ -54,10 +54,9 @@ def longest_tracks(frames: pd.DataFrame, limit: int = MAX_TRACKS) -> list[int]:
 def plot_timeline(analysis: Analysis) -> Figure:
     """Draw one panel for each face.
 
-    The stacked areas are the probabilities. Neutral lies on top, so that the upper edge of the
-    coloured areas, drawn as a line, is the intensity 1 − p(neutral); a checkpoint without neutral
-    has its intensity as a line of its own. Bars above a panel are the segments, from onset to
-    offset, with a triangle at the apex. Hatched grey is time without this face.
+    The stacked areas are the probabilities, neutral on top; the line is the intensity. Bars above a
+    panel are the segments, from onset to offset, with a triangle at the apex. Hatched grey is time
+    without this face.
 
     Args:
         analysis: what `analyze` returned.
