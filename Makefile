@@ -37,13 +37,19 @@ bench: .venv/.installed
 
 # The checkpoints in the package, from nothing; a stopped run goes on where it was.
 # STILLS=folder holds real pictures, <expression>/<person>_<number>.jpg.
-checkpoint: .venv/.installed-dev
+FACE_API := data/face-api/node_modules/@vladmandic/face-api/model
+
+checkpoint: export FERGCN_FACE_API = $(abspath $(FACE_API))
+checkpoint: .venv/.installed-dev $(FACE_API)
 	@test -n "$(STILLS)" || { echo "found no STILLS, expected a folder of pictures: make checkpoint STILLS=…"; exit 2; }
 	$(BIN)/fergcn render data/pretrain --config configs/rendered-only-backbone.toml
 	$(BIN)/fergcn prepare stills "$(STILLS)" -o data/stills
 	$(BIN)/fergcn train stills data/stills -o runs/backbone --config configs/backbone.toml
 	$(BIN)/fergcn train stills data/stills -o runs/checkpoint --config configs/checkpoint.toml
 	cp runs/checkpoint/checkpoint/* src/fergcn/checkpoints/default
+
+$(FACE_API):
+	npm install --no-save --ignore-scripts --prefix data/face-api @vladmandic/face-api@1.7.15
 
 checkpoint-rendered-only: .venv/.installed-dev
 	$(BIN)/fergcn render data/pretrain --config configs/rendered-only-backbone.toml

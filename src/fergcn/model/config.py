@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of red, green and blue, 0 to 1: every network takes pixels less these means, in these units."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -17,7 +21,7 @@ class ModelConfig:
     num_modules: int = 2
     """Graph modules, 0 to 4; with 0 the network is the frame-average CNN of Table V's first row."""
     backbone: str = "vgg16_bn"
-    """`vgg16_bn`, `face_resnet` or any timm model name."""
+    """`vgg16_bn`, `face_resnet`, `face_pair` or any timm model name."""
     fusion: Literal["intensity", "mean", "last"] = "intensity"
     """How frames become one vector: Eq. 7 and 8, their average, or the last one."""
     adjacency: Literal["shared", "own", "identity", "per_clip"] = "shared"
