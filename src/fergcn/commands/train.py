@@ -140,7 +140,11 @@ def evaluate(
     if beside:
         print_peers({checkpoint: evaluation} | beside)
     if json_file is not None and table_file is not None:
-        about = {"dataset": dataset, "checkpoint": checkpoint, "unreadable": list(failures)}
+        about: dict[str, Any] = {
+            "dataset": dataset,
+            "checkpoint": checkpoint,
+            "unreadable": list(failures),
+        }
         if peers:
             scores = {name: peer.summary for name, peer in beside.items()}
             about["peers"] = scores | {name: {"failed": reason} for name, reason in failed.items()}

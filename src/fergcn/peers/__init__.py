@@ -51,7 +51,7 @@ class Peer:
 
 PEERS = {
     "fer": Peer(
-        ("fer==25.10.3", "tensorflow==2.20.0", "setuptools==80.9.0"), SCRIPTS / "fer_faces.py"
+        ("fer==25.10.3", "tensorflow==2.21.0", "setuptools==80.9.0"), SCRIPTS / "fer_faces.py"
     ),
     "face-api": Peer(
         (
@@ -84,9 +84,9 @@ def installed(name: str, on_progress: Progress = lambda _what, _done, _total: No
         FergcnError: there is no such peer, or it can't be installed.
     """
     peer = find_peer(name)
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    key = hashlib.sha256("\n".join((version, *peer.packages)).encode()).hexdigest()[:12]
-    home = cache_dir() / "peers" / f"{name}-{key}"
+    kind = f"python{sys.version_info.minor}" if peer.script.suffix == ".py" else "node"
+    key = hashlib.sha256("\n".join((kind, *peer.packages)).encode()).hexdigest()[:12]
+    home = cache_dir() / "peers" / f"{kind}-{key}"
     if home.is_dir():
         return home
     partial = home.with_name(f"{home.name}.{os.getpid()}.partial")
@@ -94,11 +94,13 @@ def installed(name: str, on_progress: Progress = lambda _what, _done, _total: No
     try:
         partial.mkdir(parents=True)
         if peer.script.suffix == ".py":
-            _install([sys.executable, "-m", "venv", str(partial)], name)
-            _install([*_python(partial), "-m", "pip", "install", "--quiet", *peer.packages], name)
+            _install([sys.executable, "-m", "venv", "--without-pip", str(partial)], name)
+            tool = [sys.executable, "-m", "pip", "--python", str(partial), "install", "--quiet"]
         else:
-            npm = ("npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix")
-            _install([*npm, str(partial), *peer.packages], name)
+            quiet = ("--ignore-scripts", "--no-audit", "--no-fund")
+            tool = ["npm", "install", *quiet, "--prefix", str(partial)]
+        if peer.packages:
+            _install([*tool, *peer.packages], name)
         if not home.is_dir():  # another process may have been faster
             partial.rename(home)
     except OSError as error:
@@ -207,15 +209,15 @@ def peer_probs(
             f"{name}: found {len(answers)} answers, expected one for each of {num_faces} faces: "
             f"check {peer.script.name}"
         )
-    probs = np.zeros((len(clips), len(expressions)))
+    probs = np.zeros((len(clips), len(expressions)), dtype=np.float32)
     for column, expression in enumerate(expressions):
         if expression in known:
             of_faces = answers[:, known.index(expression)]
             probs[:, column] = [of_faces[place].mean() for place in places]
     total = probs.sum(axis=1, keepdims=True)
-    return np.divide(probs, total, out=np.full_like(probs, np.nan), where=total > 0).astype(
-        np.float32
-    )
+    total[total == 0] = np.nan
+    probs /= total
+    return probs
 
 
 def _middle(faces: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:

@@ -2,7 +2,6 @@
 
 import csv
 import os
-import sys
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -17,10 +16,11 @@ detector = FER()
 names = {"angry": "anger", "happy": "happiness", "sad": "sadness"}
 table = csv.writer(answers, lineterminator="\n")
 table.writerow(names.get(name, name) for name in detector._get_labels().values())
-while sys.stdin.buffer.peek(1):
-    faces = np.lib.format.read_array(sys.stdin.buffer)
-    grey = [cv2.resize(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), (64, 64)) for face in faces]
-    # as detect_emotions does, which would find the face itself and round to two digits
-    scaled = (np.array(grey, dtype="float32") / 255 - 0.5) * 2
-    table.writerows(np.asarray(detector._classify_emotions(scaled), dtype=float).tolist())
+with os.fdopen(0, "rb") as stream:
+    while stream.peek(1):
+        faces = np.lib.format.read_array(stream)
+        grey = [cv2.resize(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), (64, 64)) for face in faces]
+        # as detect_emotions does, which would find the face itself and round to two digits
+        scaled = (np.array(grey, dtype="float32") / 255 - 0.5) * 2
+        table.writerows(np.asarray(detector._classify_emotions(scaled), dtype=float).tolist())
 answers.close()
