@@ -44,9 +44,6 @@ class Peer:
     """What is installed for it, with exact versions: the first one is the tool itself."""
     script: Path
     """Answers for faces; `.py` and packages from PyPI, or `.cjs` for Node and those from npm."""
-    crop: float = 1.0
-    """Side of the middle of an aligned face that it gets, as a share of the whole: where it scores
-    best (docs/LOG.md)."""
 
 
 PEERS = {
@@ -95,7 +92,8 @@ def installed(name: str, on_progress: Progress = lambda _what, _done, _total: No
         partial.mkdir(parents=True)
         if peer.script.suffix == ".py":
             _install([sys.executable, "-m", "venv", "--without-pip", str(partial)], name)
-            tool = [sys.executable, "-m", "pip", "--python", str(partial), "install", "--quiet"]
+            pip = [sys.executable, "-m", "pip", "--python", str(partial / "bin" / "python")]
+            tool = [*pip, "install", "--quiet", "--no-compile"]
         else:
             quiet = ("--ignore-scripts", "--no-audit", "--no-fund")
             tool = ["npm", "install", *quiet, "--prefix", str(partial)]
@@ -200,7 +198,7 @@ def peer_probs(
             distinct, position = distinct_frames(load_clip(clip, num_frames))
             places.append(num_faces + position)
             num_faces += len(distinct)
-            yield _middle(distinct, peer.crop)
+            yield distinct
             on_progress(name, index + 1, len(clips))
 
     known, answers = _read_answers(name, run_script(name, peer.script, faces=faces()))
@@ -209,7 +207,7 @@ def peer_probs(
             f"{name}: found {len(answers)} answers, expected one for each of {num_faces} faces: "
             f"check {peer.script.name}"
         )
-    probs = np.zeros((len(clips), len(expressions)), dtype=np.float32)
+    probs: NDArray[np.float32] = np.zeros((len(clips), len(expressions)), dtype=np.float32)
     for column, expression in enumerate(expressions):
         if expression in known:
             of_faces = answers[:, known.index(expression)]
@@ -218,13 +216,6 @@ def peer_probs(
     total[total == 0] = np.nan
     probs /= total
     return probs
-
-
-def _middle(faces: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
-    """Cut the middle out of each of `(N, H, W, 3)`."""
-    height, width = faces.shape[1:3]
-    top, left = round(height * (1 - share) / 2), round(width * (1 - share) / 2)
-    return faces[:, top : height - top, left : width - left]
 
 
 def _read_answers(name: str, text: str) -> tuple[list[str], NDArray[np.float64]]:
