@@ -16,9 +16,13 @@ answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # what libraries print does not get into the answer
 
 import cv2  # noqa: E402
-from fer.fer import FER  # noqa: E402
 
 mode, video, table_file = sys.argv[1:]
+if mode == "mtcnn":
+    import facenet_pytorch  # noqa: F401 - PyTorch after TensorFlow aborts: both bring an LLVM
+
+from fer.fer import FER  # noqa: E402
+
 detector = FER(mtcnn=mode == "mtcnn")
 detector.detect_emotions(cv2.VideoCapture(video).read()[1])
 start, num_frames = time.perf_counter(), 0
