@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ from sklearn.metrics import confusion_matrix, f1_score, recall_score
 from conftest import TINY, tiny_config
 from fergcn.cache import cache_dir
 from fergcn.checkpoint import load_checkpoint, save_checkpoint
-from fergcn.cli import main
 from fergcn.clips import Clip, clip_digest, load_clip, picture_files, read_clip
 from fergcn.datasets import list_dataset, load_dataset
 from fergcn.datasets.check import check_dataset
@@ -74,20 +72,6 @@ def checkpoint(stills: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     layer.bias.data *= scale
     save_checkpoint(directory, model, KNOWN, resize=40, crop=32)
     return directory
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run the command line in this process → (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fergcn", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return call
 
 
 # --- pictures as clips ---------------------------------------------------------------------------

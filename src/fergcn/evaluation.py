@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fergcn.cache import cache_dir
 from fergcn.checkpoint import Checkpoint
@@ -37,7 +38,7 @@ STATISTICS: tuple[Literal["accuracy", "uar", "macro_f1"], ...] = ("accuracy", "u
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Scores of a checkpoint on clips."""
+    """Scores of answers to clips."""
 
     expressions: tuple[str, ...]
     """Those that it could choose from."""
@@ -147,8 +148,6 @@ def evaluate_clips(
             f"found no clips of {', '.join(expressions)}, expected at least one: "
             "choose other expressions or another dataset"
         )
-    targets = encode_targets(clips, expressions)
-    subjects = [clip.subject_id for clip in clips]
     with_face = np.array([clip.has_frames() for clip in clips])
     probs = np.full((len(clips), len(expressions)), np.nan, dtype=np.float32)
     probs[with_face] = predict_probs(
@@ -159,8 +158,30 @@ def evaluate_clips(
         on_progress,
         [checkpoint.expressions.index(name) for name in expressions],
     )
+    evaluation = evaluate_probs(clips, expressions, probs)
+    about = {"checkpoint_sha256": checkpoint.sha256, "left_out": dict(sorted(left_out.items()))}
+    return replace(evaluation, summary=about | evaluation.summary)
+
+
+def evaluate_probs(
+    clips: Sequence[Clip], expressions: tuple[str, ...], probs: NDArray[np.float32]
+) -> Evaluation:
+    """Score answers, whoever gave them.
+
+    Args:
+        clips: all of these expressions.
+        expressions: those that could be chosen from.
+        probs: `(len(clips), len(expressions))`; a row is missing where there is no answer, which
+            counts as an error, and not for the calibration.
+
+    Raises:
+        FergcnError: a clip has another expression.
+    """
+    targets = encode_targets(clips, expressions)
+    subjects = [clip.subject_id for clip in clips]
+    answered = ~np.isnan(probs).any(axis=1)
     answers = np.full(len(clips), NO_ANSWER)
-    answers[with_face] = probs[with_face].argmax(axis=1)
+    answers[answered] = probs[answered].argmax(axis=1)
     scores = score(targets, answers, expressions)
     counts = np.bincount(targets, minlength=len(expressions)).tolist()
     right = np.diagonal(scores.confusion).tolist()
@@ -175,20 +196,16 @@ def evaluate_clips(
         }
     )
     summary: dict[str, Any] = {
-        "checkpoint_sha256": checkpoint.sha256,
         "expressions": list(expressions),
         "count": scores.count,
         "num_subjects": len(set(subjects)),
         "unanswered": scores.unanswered,
-        "left_out": dict(sorted(left_out.items())),
     }
     for name in STATISTICS:
         summary[name] = getattr(scores, name)
         summary[f"{name}_ci"] = list(bootstrap_interval(targets, answers, subjects, name))
     summary["expected_calibration_error"] = (
-        expected_calibration_error(probs[with_face], targets[with_face])
-        if with_face.any()
-        else None
+        expected_calibration_error(probs[answered], targets[answered]) if answered.any() else None
     )
     summary["counts"] = dict(zip(expressions, counts, strict=True))
     summary["recall"] = {

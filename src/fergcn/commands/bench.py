@@ -6,16 +6,24 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from cyclopts import Parameter
 from rich.table import Table
 from torch.nn import functional as F  # noqa: N812
 
+from fergcn.commands.peers import bench_peers
 from fergcn.commands.progress import progress_bars, stdout
+from fergcn.expressions import FergcnError
 from fergcn.model import FERGCN, ModelConfig
 
 
-def bench(*videos: Path, repeats: int = 3) -> None:
+def bench(
+    *videos: Path,
+    repeats: int = 3,
+    peers: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
     """Measure speed as ratios on this machine.
 
     What is compared is run in turns; each figure is the median over the turns.
@@ -23,7 +31,11 @@ def bench(*videos: Path, repeats: int = 3) -> None:
     Args:
         videos: also analyse these with the default checkpoint and tell where the time goes.
         repeats: turns.
+        peers: also against fer 25.10 on each video; it is installed into an environment of its own
+            in the cache, once.
     """
+    if peers and not videos:
+        raise FergcnError("found --peers without a video, expected one: fergcn bench VIDEO --peers")
     stdout.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     table = Table("what", "against", "ratio", "wanted", title="Network (VGG16-BN, 16 × 224 px)")
     with progress_bars() as report:
@@ -37,6 +49,8 @@ def bench(*videos: Path, repeats: int = 3) -> None:
     stdout.print(table)
     for video in videos:
         _bench_video(video)
+        if peers:
+            bench_peers(video, repeats)
 
 
 def _network_ratios(

@@ -97,6 +97,7 @@ def evaluate(
     expressions: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     hold_out: int | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+    peers: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
 ) -> int:
     """Score a checkpoint on a dataset.
 
@@ -111,11 +112,15 @@ def evaluate(
             any, among all that the checkpoint knows.
         hold_out: score the people only whom fergcn train left out with the same number.
         json_file: also write the scores there, and beside it every answer as a table (.csv).
+        peers: score other tools beside it, on the same faces: fer, face-api. What they need is
+            installed into an environment of their own in the cache, once.
     """
     from fergcn.checkpoint import load_checkpoint
+    from fergcn.commands.peers import find_peers, print_peers, score_peers
     from fergcn.evaluation import choose_expressions, evaluate_clips, load_faces
 
     table_file = _check_outputs(json_file)
+    peer_names = find_peers(peers or [])
     loaded = load_checkpoint(checkpoint)
     chosen = None
     if expressions is not None:
@@ -126,22 +131,38 @@ def evaluate(
         if hold_out is not None:
             clips = split_people(clips, hold_out)[1]
         evaluation = evaluate_clips(loaded, clips, chosen, report)
-    for reason in failures:
+        num_frames = loaded.model.config.num_frames
+        beside, failed = score_peers(peer_names, clips, evaluation.expressions, num_frames, report)
+    for reason in (*failures, *failed.values()):
         print(f"fergcn: {reason}", file=sys.stderr)
     stdout.print(f"{checkpoint} on {dataset}", soft_wrap=True, highlight=False)
     print_evaluation(evaluation)
+    if beside:
+        print_peers({checkpoint: evaluation} | beside)
     if json_file is not None and table_file is not None:
-        about = {"dataset": dataset, "checkpoint": checkpoint, "unreadable": list(failures)}
+        about: dict[str, Any] = {
+            "dataset": dataset,
+            "checkpoint": checkpoint,
+            "unreadable": list(failures),
+        }
+        if peers:
+            scores = {name: peer.summary for name, peer in beside.items()}
+            about["peers"] = scores | {name: {"failed": reason} for name, reason in failed.items()}
+        tables = {table_file: evaluation} | {
+            table_file.with_suffix(f".{name}.csv"): peer for name, peer in beside.items()
+        }
         try:
             write_json(json_file, about | evaluation.summary)
-            write_text(table_file, evaluation.predictions.to_csv(index=False))
+            for file, answers in tables.items():
+                write_text(file, answers.predictions.to_csv(index=False))
         except OSError as error:
             raise FergcnError(
                 f"{json_file}: found it can't be written ({error.strerror}), expected a folder "
                 "with room: choose another with --json"
             ) from None
-        stdout.print(f"scores: {json_file}\nanswers: {table_file}", soft_wrap=True)
-    return int(bool(failures))
+        where = ", ".join(map(str, tables))
+        stdout.print(f"scores: {json_file}\nanswers: {where}", soft_wrap=True)
+    return int(bool(failures or failed))
 
 
 def split_people(clips: list[Clip], folds: int) -> tuple[list[Clip], list[Clip]]:
