@@ -1,10 +1,11 @@
 # make demo    train, test and analyse a video; VIDEO=my.mp4 takes your own
 # make test    lint, types, layers, tests
+# make nightly the tests that take minutes
 # make setup   the environment only
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test bench checkpoint checkpoint-rendered-only clean
+.PHONY: setup demo test nightly bench checkpoint checkpoint-rendered-only clean
 .DEFAULT_GOAL := demo
 
 setup: .venv/.installed
@@ -31,6 +32,9 @@ test: .venv/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest
+
+nightly: .venv/.installed-dev
+	$(BIN)/pytest -m nightly
 
 bench: .venv/.installed
 	$(BIN)/fergcn bench

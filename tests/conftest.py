@@ -3,6 +3,7 @@
 import csv
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from fergcn.checkpoint import save_checkpoint
+from fergcn.cli import main
 from fergcn.clips import Clip
 from fergcn.datasets.rendered import BUNDLED
 from fergcn.model import FERGCN, ModelConfig
@@ -29,6 +31,20 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests neither use nor fill the user's cache."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
     torch.set_num_threads(2)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Run the command line in this process → (exit code, stdout, stderr)."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fergcn", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return call
 
 
 def tiny_config(num_classes: int = 3, **changes: Any) -> ModelConfig:

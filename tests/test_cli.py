@@ -14,26 +14,12 @@ import pytest
 from skimage.data import astronaut
 
 from conftest import TINY
-from fergcn.cli import COMMANDS, main
+from fergcn.cli import COMMANDS
 from fergcn.clips import Clip
 from fergcn.video import write_video
 
 NETWORK = ["--backbone", TINY, "--no-pretrained", "--num-frames", "4", "--feature-dim", "16"]
 TRAINING = ["--epochs", "2", "--resize", "40", "--crop", "32", "--accelerator", "cpu"]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run the command line in this process → (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fergcn", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return call
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ FORMATS = (
     *("mov", "matroska", "webm", "avi", "mpeg", "mpegts", "mpegvideo", "flv", "live_flv", "asf"),
     *("ogg", "gif", "apng", "webp_anim", "mxf", "dv", "nut", "wtv", "rm", "swf", "ivf", "nsv"),
     *("h261", "h263", "h264", "hevc", "vvc", "m4v", "av1", "obu", "vc1", "mjpeg", "yuv4mpegpipe"),
-    *("jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe"),
+    *("jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe"),
     *("mp3", "aac", "flac", "wav", "w64", "aiff", "caf", "amr", "ac3"),
 )
 """What is read, as FFmpeg calls it; a still picture is a video of one frame. The last line is sound
@@ -155,6 +155,7 @@ def read_frames(path: Path) -> Iterator[VideoFrame]:
         clock = Clock(1 / _frame_rate(stream))
         ratio = _pixel_ratio(stream)
         size: tuple[int, int] | None = None
+        source.be_patient()  # opening may have taken long
         try:
             for frame in _without_combs(_decode(container, stream, source)):
                 stamp_s = frame.time if frame.time_base else None
@@ -222,7 +223,7 @@ class _Source:
     """
 
     def __init__(self, path: Path) -> None:
-        self.name = "video" + path.suffix if path.suffix.isascii() else "video"
+        self.name = "video"  # what a file is called is no sign of what it is
         self._file = path.open("rb")
         self._size = path.stat().st_size
         self.be_patient()
@@ -320,10 +321,11 @@ def _video_track(path: Path, container: Any) -> Any:
 
     track = max(known, key=rank)  # the first one of equals
     pixels = track.width * track.height
-    if pixels > MAX_STORED_PIXELS:
+    if not 0 < pixels <= MAX_STORED_PIXELS:  # FFmpeg says 0 for what is too large
         raise FergcnError(
-            f"{path}: found pictures of {track.width} × {track.height} pixels, expected at most "
-            f"{MAX_STORED_PIXELS // 10**6} million: scale the video down"
+            f"{path}: found pictures of an unknown size or of more than "
+            f"{MAX_STORED_PIXELS // 10**6} million pixels, expected smaller ones: scale the video "
+            "down, or export it again"
         )
     track.thread_type = "AUTO"
     if pixels > MAX_PIXELS:
@@ -346,9 +348,9 @@ def _pixel_ratio(stream: Any) -> float:
 
 def _decode(container: Any, stream: Any, source: _Source) -> Iterator[Any]:
     """Decode packet by packet, leaving out those that are damaged."""
-    for packet in container.demux(stream):
+    for packet in _packets(container, stream, source):
         try:
-            frames = packet.decode()
+            frames = stream.decode(packet)
         except av.error.FFmpegError:
             frames = []
         if not frames and source.is_over:
@@ -356,6 +358,19 @@ def _decode(container: Any, stream: Any, source: _Source) -> Iterator[Any]:
         for frame in frames:
             yield frame
             source.be_patient()
+
+
+def _packets(container: Any, stream: Any, source: _Source) -> Iterator[Any]:
+    """Packets of a track, and what makes the decoder give all that it holds, also after damage."""
+    while not source.is_over:
+        try:
+            yield from container.demux(stream)
+            return
+        except av.error.BlockingIOError:
+            pass  # a damaged stretch was passed over
+        except av.error.FFmpegError:
+            break
+    yield None
 
 
 def _without_combs(frames: Iterable[Any]) -> Iterator[Any]:

@@ -17,6 +17,8 @@ VIDEO_SUFFIXES = frozenset(
 MAX_NAME_BYTES = 200
 """Longer names of results are cut: file systems take 255 bytes, and some of the names written need
 an ending of their own."""
+OWN_NAMES = ("videos.csv",)
+"""What lies in the output folder beside the results of each video."""
 OWN_ENDINGS = (".partial", ".old")
 """Endings of folders that are not finished or on their way out; no result is called so."""
 
@@ -140,6 +142,7 @@ def _kept_apart(places: dict[Path, Path]) -> dict[Path, Path]:
         return unicodedata.normalize("NFC", str(place)).casefold()
 
     taken = {key(folder) for place in places.values() for folder in place.parents}
+    taken.update(OWN_NAMES)
     apart = {}
     for video, place in places.items():
         wanted, number = place, 1
