@@ -1,4 +1,4 @@
-"""Videos of all sorts, damaged ones, and what is no video: read here, analysed in real processes."""
+"""Videos of all sorts, damaged ones, and no videos: read here, analysed in real processes."""
 
 import ctypes
 import json
@@ -65,9 +65,9 @@ def run_predict(
 def results_below(output: Path) -> dict[str, Path]:
     """Finished results by the name of the video; nothing is half done."""
     found = {}
-    for summary in output.rglob("summary.json"):
+    for summary in filter(Path.is_file, output.rglob("summary.json")):
         found[json.loads(summary.read_text())["video"]["file"]] = summary.parent
-    assert not [path for path in output.rglob("*") if ".partial" in path.name]
+    assert not [path for path in output.rglob("*") if path.name.endswith(".partial")]
     return found
 
 

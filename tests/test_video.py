@@ -238,10 +238,9 @@ def test_huge_pictures_are_scaled_down_or_refused(tmp_path: Path) -> None:
     assert image.shape == (2304, 4096, 3) and image[..., 0].size <= MAX_PIXELS
     assert image[:1140, :2030].min() > 250 and image[1160:].max() < 5
     assert probe_video(path).width == 7680
-    path = encode(
-        tmp_path / "larger.avi", [np.zeros((9000, 9000, 3), np.uint8)], "mjpeg", "yuvj420p"
-    )
-    with pytest.raises(FergcnError, match="9000 × 9000 pixels, expected at most 67 million"):
+    large = np.zeros((8200, 8200, 3), np.uint8)
+    path = encode(tmp_path / "larger.avi", [large], "mjpeg", "yuvj420p")
+    with pytest.raises(FergcnError, match="more than 67 million pixels"):
         next(read_frames(path))
 
 
@@ -260,6 +259,6 @@ def test_a_file_that_gives_nothing_more_ends(
 ) -> None:
     path = encode(tmp_path / "pit.ts", numbered_frames(10), "mpeg2video")
     with path.open("ab") as file:
-        file.truncate(1 << 42)  # four terabytes of nothing, which take no room
+        file.truncate(1 << 40)  # a terabyte of nothing, which takes no room
     monkeypatch.setattr(video, "PATIENCE_S", 1.0)
     assert 9 <= len(list(read_frames(path))) <= 10

@@ -119,9 +119,8 @@ def run_job(job: Job, progress: Report = lambda _what, _done, _total: None) -> O
     except FergcnError as error:
         return Outcome(complaints=[str(error)], failed=True)
     except OSError as error:
-        where, why = error.filename or job.directory, error.strerror or error
         complaint = (
-            f"{job.video}: found {where} can't be written ({why}), "
+            f"{job.video}: found {job.directory} can't be written ({error.strerror or error}), "
             "expected a folder with room: choose another with -o"
         )
         return Outcome(complaints=[complaint], failed=True)
