@@ -33,6 +33,20 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     torch.set_num_threads(2)
 
 
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Run the command line in this process → (exit code, stdout, stderr)."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fergcn", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return call
+
+
 def tiny_config(num_classes: int = 3, **changes: Any) -> ModelConfig:
     fields = {"num_frames": 4, "feature_dim": 16, "backbone": TINY, "pretrained": False}
     return ModelConfig(num_classes, **{**fields, **changes})

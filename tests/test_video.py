@@ -6,9 +6,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from fergcn import video
 from fergcn.expressions import FergcnError
-from fergcn.video import probe_video, read_frames, write_video
+from fergcn.video import MAX_PAUSE_S, MAX_PIXELS, Clock, probe_video, read_frames, write_video
+from odd_files import encode
 
 
 def numbered_frames(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
@@ -148,3 +152,113 @@ def test_failed_writing_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(FergcnError, match="no frames"):
         write_video(tmp_path / "none.mp4", [], fps=25)
     assert not list(tmp_path.iterdir())
+
+
+STAMPS = st.floats(-1e9, 1e9) | st.none() | st.sampled_from([0.0, 0.04, 0.05, 5.0, 1e12])
+
+
+@given(st.lists(STAMPS, min_size=1, max_size=30), st.floats(1e-3, 1))
+def test_times_rise_whatever_the_stamps_do(stamps: list[float | None], frame_s: float) -> None:
+    clock = Clock(frame_s)
+    times = [clock(stamp) for stamp in stamps]
+    assert times[0] == pytest.approx(0, abs=1e-12)
+    assert all(0 < step <= MAX_PAUSE_S + 1e-3 for step in np.diff(times))
+
+
+@given(st.lists(st.integers(1, 10**7), max_size=30), st.integers(-(10**9), 10**9))
+def test_good_stamps_count_as_they_are(steps_ms: list[int], start_ms: int) -> None:
+    stamps = (start_ms + np.cumsum([0, *steps_ms])) / 1000
+    clock = Clock(0.04)
+    np.testing.assert_allclose([clock(stamp) for stamp in stamps], stamps - stamps[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("stamps", "times"),
+    [
+        ([None, None, None], [0, 0.04, 0.08]),
+        ([7, None, 7.1], [0, 0.04, 0.1]),
+        ([0, 0, 0.04, 0.04, 0.08], [0, 0.02, 0.04, 0.06, 0.08]),  # fields, or frames said twice
+        ([0, 0.04, 0.03, 0.08], [0, 0.04, 0.06, 0.08]),
+        ([0, 0, 0, 0], [0, 0.02, 0.06, 0.1]),
+        ([9, 9.04, 0, 0.04, 0.5], [0, 0.04, 0.08, 0.12, 0.58]),  # two recordings, joined
+        ([0, 3600, 3600.04], [0, 3600, 3600.04]),
+        ([0, 0.04, 1e9, 1e9 + 0.04], [0, 0.04, 0.08, 0.12]),
+    ],
+)
+def test_what_odd_stamps_mean(stamps: list[float | None], times: list[float]) -> None:
+    clock = Clock(0.04)
+    np.testing.assert_allclose([clock(stamp) for stamp in stamps], times, atol=1e-6)
+
+
+def test_interlaced_frames_come_without_combs(tmp_path: Path) -> None:
+    # A bar that moves on between the two fields of each frame.
+    pictures = []
+    for index in range(8):
+        picture = np.full((64, 128, 3), 40, np.uint8)
+        picture[::2, 10 * index : 10 * index + 24] = 220
+        picture[1::2, 10 * index + 5 : 10 * index + 29] = 220
+        pictures.append(picture)
+
+    def combs(image: np.ndarray) -> float:
+        return np.abs(np.diff(image.astype(int), axis=0)).mean()
+
+    flags = {"flags": "+ilme+ildct", "qmin": "1", "qmax": "2"}
+    path = encode(tmp_path / "i.mpg", pictures, "mpeg2video", options=flags)
+    plain = encode(tmp_path / "p.mpg", pictures, "mpeg2video", options={"qmin": "1", "qmax": "2"})
+    frames, as_stored = list(read_frames(path)), list(read_frames(plain))
+    assert [frame.time_s for frame in frames] == [frame.time_s for frame in as_stored]
+    for frame, stored, picture in zip(frames, as_stored, pictures, strict=True):
+        assert combs(stored.image) > 8
+        assert combs(frame.image) < 3
+        # The place of the bar stays.
+        across = [image[..., 0].mean(0) > 130 for image in (frame.image, picture)]
+        assert np.abs(np.flatnonzero(across[0]).mean() - np.flatnonzero(across[1]).mean()) < 4
+
+
+def test_other_picture_sizes_are_fitted_into_the_first(tmp_path: Path) -> None:
+    red = np.full((48, 64, 3), (200, 0, 0), np.uint8)
+    green = np.full((128, 64, 3), (0, 200, 0), np.uint8)
+    parts = [
+        encode(tmp_path / f"{number}.mpg", [picture] * 4, "mpeg2video").read_bytes()
+        for number, picture in enumerate((red, green))
+    ]
+    (tmp_path / "both.mpg").write_bytes(b"".join(parts))
+    frames = list(read_frames(tmp_path / "both.mpg"))
+    assert {frame.image.shape for frame in frames} == {(48, 64, 3)}
+    last = frames[-1].image.astype(int)
+    assert last[24, 32, 1] > 150 and last[24, 32, 0] < 60
+    assert last[:, :18].max() < 30 and last[:, -18:].max() < 30  # 24 of 64 columns are the picture
+
+
+def test_huge_pictures_are_scaled_down_or_refused(tmp_path: Path) -> None:
+    picture = np.zeros((4320, 7680, 3), np.uint8)
+    picture[:2160, :3840] = 255
+    path = encode(tmp_path / "8k.avi", [picture], "mjpeg", "yuvj420p")
+    image = next(read_frames(path)).image
+    assert image.shape == (2304, 4096, 3) and image[..., 0].size <= MAX_PIXELS
+    assert image[:1140, :2030].min() > 250 and image[1160:].max() < 5
+    assert probe_video(path).width == 7680
+    large = np.zeros((8200, 8200, 3), np.uint8)
+    path = encode(tmp_path / "larger.avi", [large], "mjpeg", "yuvj420p")
+    with pytest.raises(FergcnError, match="more than 67 million pixels"):
+        next(read_frames(path))
+
+
+def test_a_growing_file_counts_as_it_was(tmp_path: Path) -> None:
+    path = encode(tmp_path / "growing.ts", numbered_frames(30), "mpeg2video")
+    whole = path.read_bytes()
+    frames = read_frames(path)
+    next(frames)
+    with path.open("ab") as file:
+        file.write(whole * 3)
+    assert 28 <= 1 + len(list(frames)) <= 31
+
+
+def test_a_file_that_gives_nothing_more_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = encode(tmp_path / "pit.ts", numbered_frames(10), "mpeg2video")
+    with path.open("ab") as file:
+        file.truncate(1 << 40)  # a terabyte of nothing, which takes no room
+    monkeypatch.setattr(video, "PATIENCE_S", 1.0)
+    assert 9 <= len(list(read_frames(path))) <= 10

@@ -18,9 +18,20 @@ EXPRESSIONS = (
 class FergcnError(Exception):
     """An error the user can act on.
 
-    The message says what was found, what was expected and what to do, in one line. The command
-    line prints it without a traceback.
+    The message says what was found, what was expected and what to do, in one line, whatever the
+    names in it hold (`one_line`). The command line prints it without a traceback.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    """Write what can't be printed, such as line breaks in the names of files, as escapes."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def sort_expressions(names: set[str]) -> tuple[str, ...]:

@@ -1,6 +1,15 @@
-"""Read video frames with their true timestamps, and write videos."""
+"""Read video frames with their true timestamps, and write videos.
 
+A file is not trusted: only formats that hold their pictures themselves are read, so a playlist
+can't make the decoder open other files or addresses; what counts is what the file held when it was
+opened; no picture is larger than `MAX_PIXELS`; a file that gives no frame for `PATIENCE_S` is at
+its end.
+"""
+
+import stat
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -9,9 +18,37 @@ from typing import Any
 import av
 import av.error
 import numpy as np
+from av.filter import Graph
+from av.stream import Disposition
 from numpy.typing import NDArray
 
 from fergcn.expressions import FergcnError
+
+FORMATS = (
+    *("mov", "matroska", "webm", "avi", "mpeg", "mpegts", "mpegvideo", "flv", "live_flv", "asf"),
+    *("ogg", "gif", "apng", "webp_anim", "mxf", "dv", "nut", "wtv", "rm", "swf", "ivf", "nsv"),
+    *("h261", "h263", "h264", "hevc", "vvc", "m4v", "av1", "obu", "vc1", "mjpeg", "yuv4mpegpipe"),
+    *("jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe"),
+    *("mp3", "aac", "flac", "wav", "w64", "aiff", "caf", "amr", "ac3"),
+)
+"""What is read, as FFmpeg calls it; a still picture is a video of one frame. The last line is sound
+alone, which is known so that it can be named."""
+MAX_STORED_PIXELS = 1 << 26
+"""Larger pictures are refused, in pixels: 67 million are twice 8K."""
+MAX_PIXELS = 4096 * 2304
+"""Larger pictures are scaled down to this many pixels when they are decoded; bounds memory."""
+MAX_THREADS = 2
+"""That decode such pictures; each holds several in their full size."""
+MAX_PIXEL_RATIO = 4
+"""Pixels that are said to be wider or higher than this many times are taken for square ones."""
+PATIENCE_S = 60.0
+"""A file that gives no frame for this time is at its end, in seconds."""
+MAX_BACK_S = 1.0
+"""Timestamps that jump back by more belong to a clock that was set anew, in seconds."""
+MAX_PAUSE_S = 86400.0
+"""So do those that jump ahead by more, in seconds."""
+
+Picture = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -21,9 +58,11 @@ class VideoFrame:
     index: int
     """Position among the decoded frames, from 0."""
     time_s: float
-    """Presentation time from the container, in seconds after the first frame."""
-    image: NDArray[np.uint8]
-    """`(H, W, 3)` RGB, upright."""
+    """Presentation time from the container, in seconds after the first frame; always later than
+    that of the frame before (`Clock`)."""
+    image: Picture
+    """`(H, W, 3)` RGB as it is to be shown: upright, with square pixels, not interlaced. All frames
+    of a video have the size of the first."""
 
 
 @dataclass(frozen=True)
@@ -31,21 +70,69 @@ class VideoInfo:
     """What the container says before anything is decoded."""
 
     width: int
+    """As stored; frames may be turned, stretched to square pixels or scaled down."""
     height: int
+    """As stored."""
     fps: float
     num_frames: int | None
     """Estimated number of frames, for a progress bar; the stream decides."""
+
+
+class Clock:
+    """Gives frames times that rise, whatever their timestamps do.
+
+    A timestamp that is later than the frame before counts as it is: pauses stay pauses. A frame
+    without one comes one frame duration after the frame before. One that isn't later comes half a
+    frame duration after it, or a whole one where that happens again. Where timestamps jump back by
+    more than `MAX_BACK_S`, as in joined recordings, or ahead by more than `MAX_PAUSE_S`, the clock
+    was set anew: the frame comes one duration after the one before, and those after it keep their
+    distance from it.
+
+    Args:
+        frame_s: the frame duration, in seconds.
+    """
+
+    def __init__(self, frame_s: float) -> None:
+        self._frame_s = frame_s
+        self._time_s = -frame_s  # so that the first frame is at 0
+        self._zero_s: float | None = None  # timestamp of time 0
+        self._was_late = False
+
+    def __call__(self, stamp_s: float | None) -> float:
+        """Place the next frame.
+
+        Args:
+            stamp_s: its timestamp in seconds, from any start.
+
+        Returns:
+            Seconds after the first frame.
+        """
+        before_s = self._time_s
+        next_s = before_s + self._frame_s
+        is_late = False
+        if stamp_s is not None:
+            if self._zero_s is None:
+                self._zero_s = stamp_s - next_s
+            stamped_s = stamp_s - self._zero_s
+            if before_s < stamped_s <= before_s + MAX_PAUSE_S:
+                next_s = stamped_s
+            elif before_s - MAX_BACK_S <= stamped_s <= before_s:
+                is_late = True
+                next_s = next_s if self._was_late else before_s + self._frame_s / 2
+            else:
+                self._zero_s = stamp_s - next_s
+        self._time_s, self._was_late = next_s, is_late
+        return next_s
 
 
 def probe_video(path: Path) -> VideoInfo:
     """Read a video's header.
 
     Raises:
-        FergcnError: the file is missing, empty or holds no video.
+        FergcnError: the file is missing, empty, can't be read, or holds no video.
     """
-    with _open(path) as container:
-        stream = container.streams.video[0]
-        fps = float(stream.average_rate or stream.guessed_rate or 25)
+    with _opened(path) as (container, stream, _):
+        fps = _frame_rate(stream)
         num_frames = stream.frames or None
         if num_frames is None and container.duration:
             num_frames = max(1, round(container.duration / av.time_base * fps))
@@ -55,37 +142,44 @@ def probe_video(path: Path) -> VideoInfo:
 def read_frames(path: Path) -> Iterator[VideoFrame]:
     """Decode a video frame by frame.
 
-    A file that is cut off or damaged in the middle ends with its last whole frame. A frame without
-    a timestamp is placed one frame duration after the one before.
+    Damaged frames are left out; a file that is cut off ends with its last whole frame, one that is
+    still growing with the last one that it held at the start. Of several video tracks, the one that
+    is marked as the default counts, and among equals the largest. Transparency is ignored.
 
     Raises:
-        FergcnError: the file is missing, empty, holds no video, or no frame can be decoded.
+        FergcnError: the file is missing, empty, can't be read, holds no video, or no frame can be
+            decoded.
     """
     index = 0
-    with _open(path) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        frame_duration = 1 / float(stream.average_rate or stream.guessed_rate or 25)
-        start_s: float | None = None
-        time_s = -frame_duration
+    with _opened(path) as (container, stream, source):
+        clock = Clock(1 / _frame_rate(stream))
+        ratio = _pixel_ratio(stream)
+        size: tuple[int, int] | None = None
+        source.be_patient()  # opening may have taken long
         try:
-            for frame in container.decode(stream):
-                if frame.time is None:
-                    time_s += frame_duration
-                else:
-                    start_s = frame.time if start_s is None else start_s
-                    time_s = frame.time - start_s
-                yield VideoFrame(index, time_s, _upright_rgb(frame))
+            for frame in _without_combs(_decode(container, stream, source)):
+                stamp_s = frame.time if frame.time_base else None
+                try:
+                    image = _upright_rgb(frame, ratio, size)
+                except (av.error.FFmpegError, ValueError, MemoryError):
+                    continue  # a picture in a form that can't be converted
+                size = (image.shape[1], image.shape[0])
+                yield VideoFrame(index, clock(stamp_s), image)
                 index += 1
         except av.error.FFmpegError:
             pass  # cut off: what was decoded so far is still good
+        except OSError as error:
+            raise FergcnError(
+                f"{path}: found that the file can't be read to its end ({error.strerror}), "
+                "expected one that can: copy it again"
+            ) from None
     if index == 0:
         raise FergcnError(
             f"{path}: found no frame that can be decoded, expected a video: export it again"
         )
 
 
-def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float, crf: int = 20) -> None:
+def write_video(path: Path, frames: Iterable[Picture], fps: float, crf: int = 20) -> None:
     """Encode RGB frames as H.264 in MP4; the file appears under its name only when complete.
 
     Args:
@@ -99,7 +193,8 @@ def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float, crf
     """
     partial = path.with_name(path.name + ".partial")
     try:
-        with av.open(str(partial), "w", format="mp4") as container:
+        # Through a file of Python's: FFmpeg would take a name with a colon for an address.
+        with partial.open("wb") as file, av.open(file, "w", format="mp4") as container:
             stream: Any = None
             for image in frames:
                 if stream is None:
@@ -121,29 +216,245 @@ def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float, crf
         partial.unlink(missing_ok=True)
 
 
-def _open(path: Path) -> Any:
-    """Open a container that holds a video, or say in one line why not."""
-    if not path.exists():
-        raise FergcnError(f"{path}: found nothing there, expected a video file: check the path")
-    if path.is_dir():
-        raise FergcnError(f"{path}: found a folder, expected a video file: name the file itself")
-    if path.stat().st_size == 0:
-        raise FergcnError(f"{path}: found an empty file, expected a video: copy it again")
+class _Source:
+    """A file's bytes as they were when it was opened, for as long as frames come of them.
+
+    FFmpeg reads through it, so names need no escaping and it never opens a file by itself.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name = "video"  # what a file is called is no sign of what it is
+        self._file = path.open("rb")
+        self._size = path.stat().st_size
+        self.be_patient()
+
+    def be_patient(self) -> None:
+        """Wait for the next frame from now on."""
+        self._deadline = time.monotonic() + PATIENCE_S
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was waited long enough."""
+        return time.monotonic() > self._deadline
+
+    def read(self, count: int) -> bytes:
+        left = 0 if self.is_over else max(0, self._size - self._file.tell())
+        return self._file.read(min(count, left))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset + self._size if whence == 2 else offset, whence % 2)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any, _Source]]:
+    """Open a container and choose its video track, or say in one line why not."""
     try:
-        container = av.open(str(path))
+        there = path.stat()
+        if stat.S_ISDIR(there.st_mode):
+            raise FergcnError(
+                f"{path}: found a folder, expected a video file: name the file itself"
+            )
+        if not stat.S_ISREG(there.st_mode):
+            raise FergcnError(
+                f"{path}: found a pipe or a device, expected a video file: save it as one first"
+            )
+        if there.st_size == 0:
+            raise FergcnError(f"{path}: found an empty file, expected a video: copy it again")
+        source = _Source(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FergcnError(
+            f"{path}: found nothing there, expected a video file: check the path"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise FergcnError(
+            f"{path}: found that it can't be opened ({getattr(error, 'strerror', error)}), "
+            "expected a video file that may be read: check the path and its permissions"
+        ) from None
+    try:
+        with _container(path, source) as container:
+            yield container, _video_track(path, container), source
+    finally:
+        source.close()
+
+
+def _container(path: Path, source: _Source) -> Any:
+    try:
+        return av.open(
+            source,
+            metadata_errors="replace",
+            options={
+                "format_whitelist": ",".join(FORMATS),
+                "protocol_whitelist": "none",
+                "max_pixels": str(MAX_STORED_PIXELS),
+            },
+        )
     except (av.error.FFmpegError, OSError, ValueError):
         raise FergcnError(
             f"{path}: found a file that is not a video or is cut off before its index, "
             "expected MP4, MOV, AVI, MKV or WebM: export or copy it again"
         ) from None
-    if not container.streams.video:
-        container.close()
+
+
+def _video_track(path: Path, container: Any) -> Any:
+    tracks = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails)
+    ]
+    if not tracks:
         raise FergcnError(f"{path}: found no video track, expected a video: is it sound only?")
-    return container
+    known = [stream for stream in tracks if stream.codec_context is not None]
+    if not known:
+        raise FergcnError(
+            f"{path}: found a video in a form that can't be decoded, expected H.264 or another "
+            "common one: convert it"
+        )
+
+    def rank(stream: Any) -> tuple[bool, int]:
+        return bool(stream.disposition & Disposition.default), stream.width * stream.height
+
+    track = max(known, key=rank)  # the first one of equals
+    pixels = track.width * track.height
+    if not 0 < pixels <= MAX_STORED_PIXELS:  # FFmpeg says 0 for what is too large
+        raise FergcnError(
+            f"{path}: found pictures of an unknown size or of more than "
+            f"{MAX_STORED_PIXELS // 10**6} million pixels, expected smaller ones: scale the video "
+            "down, or export it again"
+        )
+    track.thread_type = "AUTO"
+    if pixels > MAX_PIXELS:
+        track.codec_context.thread_count = MAX_THREADS
+    track.codec_context.options = {"max_pixels": str(MAX_STORED_PIXELS)}
+    return track
 
 
-def _upright_rgb(frame: Any) -> NDArray[np.uint8]:
-    """Convert to RGB and undo the display matrix, by which phones mark a turned picture."""
-    image: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
-    quarter_turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+def _frame_rate(stream: Any) -> float:
+    """Frames a second; headers that say nothing or nonsense count as 25."""
+    rate = stream.average_rate or stream.guessed_rate
+    return float(rate) if rate and 0.001 <= rate <= 1000 else 25.0
+
+
+def _pixel_ratio(stream: Any) -> float:
+    """Width of a pixel over its height."""
+    ratio = float(stream.sample_aspect_ratio or 1)
+    return ratio if 1 / MAX_PIXEL_RATIO <= ratio <= MAX_PIXEL_RATIO else 1.0
+
+
+def _decode(container: Any, stream: Any, source: _Source) -> Iterator[Any]:
+    """Decode packet by packet, leaving out those that are damaged."""
+    for packet in _packets(container, stream, source):
+        try:
+            frames = stream.decode(packet)
+        except av.error.FFmpegError:
+            frames = []
+        if not frames and source.is_over:
+            return
+        for frame in frames:
+            yield frame
+            source.be_patient()
+
+
+def _packets(container: Any, stream: Any, source: _Source) -> Iterator[Any]:
+    """Packets of a track, and what makes the decoder give all that it holds, also after damage."""
+    while not source.is_over:
+        try:
+            yield from container.demux(stream)
+            return
+        except av.error.BlockingIOError:
+            pass  # a damaged stretch was passed over
+        except av.error.FFmpegError:
+            break
+    yield None
+
+
+def _without_combs(frames: Iterable[Any]) -> Iterator[Any]:
+    """Turn interlaced frames into whole pictures; others stay as they are."""
+    graph: Graph | None = None
+    form: tuple[int, int, str] | None = None
+    for frame in frames:
+        if graph is not None and form != (frame.width, frame.height, frame.format.name):
+            yield from _filtered(graph, None)
+            graph = None
+        # The filter needs three rows and columns.
+        if graph is None and frame.interlaced_frame and min(frame.width, frame.height) >= 3:
+            graph = Graph()
+            graph.link_nodes(
+                graph.add_buffer(
+                    width=frame.width,
+                    height=frame.height,
+                    format=frame.format,
+                    time_base=frame.time_base or Fraction(1, 90000),
+                ),
+                graph.add("bwdif", "mode=send_frame:deint=interlaced"),
+                graph.add("buffersink"),
+            ).configure()
+            form = (frame.width, frame.height, frame.format.name)
+        if graph is None:
+            yield frame
+        else:
+            yield from _filtered(graph, frame)
+    if graph is not None:
+        yield from _filtered(graph, None)
+
+
+def _filtered(graph: Graph, frame: Any) -> Iterator[Any]:
+    """What comes out of a filter when a frame, or the end, goes in."""
+    graph.vpush(frame)
+    while True:
+        try:
+            yield graph.vpull()
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return
+
+
+def _upright_rgb(frame: Any, pixel_ratio: float, size: tuple[int, int] | None) -> Picture:
+    """Convert to RGB as it is to be shown.
+
+    Args:
+        frame: the decoded frame.
+        pixel_ratio: width of its pixels over their height; the shorter side is lengthened, so that
+            nothing is lost.
+        size: width and height of the first frame, into which others are fitted with black bars.
+    """
+    width = frame.width * max(1.0, pixel_ratio)
+    height = frame.height / min(1.0, pixel_ratio)
+    swap, mirror, flip = _display_matrix(frame)
+    if size is None:
+        scale = min(1.0, (MAX_PIXELS / (width * height)) ** 0.5)
+    else:
+        scale = min(size[swap] / width, size[not swap] / height)
+    stored = frame.reformat(
+        width=max(1, round(width * scale)), height=max(1, round(height * scale)), format="rgb24"
+    )
+    image: Picture = stored.to_ndarray()
+    if swap:
+        image = image.transpose(1, 0, 2)
+    if mirror:
+        image = image[:, ::-1]
+    if flip:
+        image = image[::-1]
+    if size is not None and image.shape[:2] != size[::-1]:
+        whole = np.zeros((size[1], size[0], 3), dtype=np.uint8)
+        image = image[: size[1], : size[0]]
+        top, left = (size[1] - image.shape[0]) // 2, (size[0] - image.shape[1]) // 2
+        whole[top : top + image.shape[0], left : left + image.shape[1]] = image
+        image = whole
+    return np.ascontiguousarray(image)
+
+
+def _display_matrix(frame: Any) -> tuple[bool, bool, bool]:
+    """How phones mark a turned picture: swap rows and columns, then mirror, then flip."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return False, False, False
+    # A point's place x, y becomes a·x + c·y, b·x + d·y.
+    a, b, _, c, d = np.frombuffer(bytes(data), dtype=np.int32)[:5].tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return True, c < 0, b < 0
+    return False, a < 0, d < 0

@@ -14,7 +14,7 @@ from fergcn.analysis.stream import Analysis, AnalysisConfig, analyze
 from fergcn.checkpoint import Checkpoint, load_checkpoint
 from fergcn.commands.inputs import find_videos
 from fergcn.commands.progress import Report, progress_bars, stdout
-from fergcn.expressions import FergcnError
+from fergcn.expressions import FergcnError, one_line
 from fergcn.report.outputs import is_current, write_analysis, write_overlay
 from fergcn.workers import num_cores, run_tasks
 
@@ -57,19 +57,17 @@ def predict(
     if num_workers < 1:
         raise FergcnError(f"found num_workers={num_workers}, expected at least 1: raise it")
     loaded = load_checkpoint(checkpoint)
+    places, errors = find_videos(videos, files_from)
+    failed = _tell(Outcome(complaints=[str(error) for error in errors], failed=bool(errors)))
     jobs = []
-    for video, place in find_videos(videos, files_from).items():
+    for video, place in places.items():
         directory = output / place
         if not overwrite and is_current(directory, video, settings, loaded, overlay, report):
-            stdout.print(
-                f"{video.name}: done before → {directory} (--overwrite does it again)",
-                soft_wrap=True,
-                highlight=False,
-            )
+            again = "(--overwrite does it again)"
+            _tell(Outcome([f"{video.name}: done before → {directory} {again}"]))
             continue
         threads = max(1, num_cores() // num_workers)
         jobs.append(Job(video, directory, checkpoint, settings, overlay, report, threads))
-    failed = False
     with progress_bars() as progress:
         if num_workers == 1 or len(jobs) < 2:
             for job in jobs:
@@ -121,9 +119,8 @@ def run_job(job: Job, progress: Report = lambda _what, _done, _total: None) -> O
     except FergcnError as error:
         return Outcome(complaints=[str(error)], failed=True)
     except OSError as error:
-        where, why = error.filename or job.directory, error.strerror or error
         complaint = (
-            f"{job.video}: found {where} can't be written ({why}), "
+            f"{job.video}: found {job.directory} can't be written ({error.strerror or error}), "
             "expected a folder with room: choose another with -o"
         )
         return Outcome(complaints=[complaint], failed=True)
@@ -139,9 +136,9 @@ def _load_once(checkpoint: str) -> Checkpoint:
 def _tell(outcome: Outcome) -> bool:
     """Print an outcome; say whether it failed."""
     for line in outcome.answer:
-        stdout.print(line, soft_wrap=True, highlight=False)
+        stdout.out(one_line(line), highlight=False)  # as it is: names may look like markup
     for complaint in outcome.complaints:
-        print(f"fergcn: {complaint}", file=sys.stderr)
+        print(f"fergcn: {one_line(complaint)}", file=sys.stderr)
     return outcome.failed
 
 

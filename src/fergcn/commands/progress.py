@@ -22,7 +22,12 @@ def progress_bars() -> Iterator[Report]:
     Yields:
         `report(what, done, total)`; a bar goes when its work is done.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Remaining(),
+    )
     with Progress(
         *columns, console=stderr, transient=True, disable=not stderr.is_terminal
     ) as progress:

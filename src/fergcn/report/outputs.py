@@ -57,7 +57,8 @@ def write_analysis(analysis: Analysis, directory: Path) -> None:
     analysis.windows.to_csv(partial / "windows.csv", index=False)
     analysis.segments.to_csv(partial / "segments.csv", index=False)
     text = json.dumps(analysis.summary, indent=2, ensure_ascii=False) + "\n"
-    (partial / "summary.json").write_text(text, encoding="utf-8")
+    # Bytes in a file's name that are no text become JSON's own escapes.
+    (partial / "summary.json").write_text(text, encoding="utf-8", errors="backslashreplace")
     plot_timeline(analysis).savefig(partial / "timeline.png", dpi=140)
     _swap_in(partial, directory)
 

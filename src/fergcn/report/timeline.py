@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+
+from fergcn.expressions import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +90,7 @@ def plot_timeline(analysis: Analysis) -> Figure:
     panels[-1].set_xlim(0, end_s)
     panels[-1].set_xlabel("time in s")
 
-    title = str(analysis.summary["video"]["file"]).replace("$", r"\$")
+    title = _drawable(str(analysis.summary["video"]["file"])).replace("$", r"\$")
     num_tracks = int(frames["track_id"].nunique())
     if num_tracks > len(track_ids):
         title += f"  (the {len(track_ids)} longest of {num_tracks} tracks)"
@@ -209,3 +212,9 @@ def _legend(expressions: Sequence[str]) -> list[Patch | Line2D]:
         apex,
         Patch(facecolor="#F2F2F2", edgecolor=NO_FACE_COLOUR, hatch="////", label="no face"),
     ]
+
+
+def _drawable(text: str) -> str:
+    """Boxes for letters that the font lacks: matplotlib warns of them, and stops at some."""
+    font = get_font(findfont(FontProperties(weight="bold")))
+    return "".join(letter if font.get_char_index(ord(letter)) else "□" for letter in one_line(text))
