@@ -113,6 +113,24 @@ def mean_interval(
     return float(low), float(high)
 
 
+def median_interval(
+    values: NDArray[np.float64], subjects: Sequence[str], resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval of a median over clips; otherwise as `mean_interval`."""
+    subject_of_clip = _number_subjects(subjects)
+    times_drawn = _draw_subjects(int(subject_of_clip.max()) + 1, resamples, seed)
+    order = np.argsort(values, kind="stable")
+    # How many drawn clips lie at or below each value: the middle two of n are n // 2 and below.
+    below = times_drawn[:, subject_of_clip[order]].cumsum(axis=1)  # (R, n)
+    total = below[:, -1:]
+    lower = (below >= np.ceil(total / 2)).argmax(axis=1)
+    upper = (below >= total // 2 + 1).argmax(axis=1)
+    ascending = values[order]
+    drawn = (ascending[lower] + ascending[upper]) / 2
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(low), float(high)
+
+
 def expected_calibration_error(
     probs: NDArray[np.floating[Any]], targets: NDArray[np.int64], bins: int = 15
 ) -> float:

@@ -209,10 +209,34 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     print_confusion(evaluation.scores, evaluation.expressions)
 
 
-def with_interval(scores: Mapping[str, Any], name: str) -> str:
+CLAIM_NAMES = {"weights": "fusion weights", "intensity": "intensity u of single frames"}
+
+
+def print_claims(claims: Mapping[str, Any]) -> None:
+    """Print how well a network follows the true intensity within a clip, where that is known."""
+    if not claims:
+        return
+    table = Table("against the true intensity", "clips", "r within a clip", "apex error")
+    for name, claim in claims.items():
+        table.add_row(
+            CLAIM_NAMES[name],
+            str(claim["clips"]),
+            with_interval(claim, "correlation"),
+            with_interval(claim, "apex_error", ".1f"),
+        )
+    middle = next(iter(claims.values()))["apex_error_of_middle"]
+    table.caption = (
+        "mean r and median error in sampled frames, with 95 % intervals over subjects;\n"
+        f"naming the middle frame always: {middle:.1f}"
+    )
+    stdout.print(table)
+
+
+def with_interval(scores: Mapping[str, Any], name: str, form: str = ".3f") -> str:
     """Format a score and its interval."""
     low, high = scores[f"{name}_ci"]
-    return f"{scores[name]:.3f} ({low:.3f}–{high:.3f})"
+    to = " to " if low < 0 else "–"
+    return f"{scores[name]:{form}} ({low:{form}}{to}{high:{form}})"
 
 
 def print_confusion(scores: Scores, expressions: tuple[str, ...]) -> None:
