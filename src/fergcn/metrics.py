@@ -154,6 +154,21 @@ def expected_calibration_error(
     return float(np.abs(gaps).sum() / len(targets))
 
 
+def risk_coverage(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Share of wrong answers among the surest k answers, for k = 1 … n.
+
+    Args:
+        confidence: `(n,)` how sure each answer is; equally sure ones come in the order given.
+        right: `(n,)` whether it is right.
+
+    Returns:
+        `(n,)`; the mean is the area under the risk–coverage curve (Geifman and El-Yaniv 2017).
+    """
+    surest_first = np.argsort(-confidence, kind="stable")
+    risks: NDArray[np.float64] = (~right[surest_first]).cumsum() / np.arange(1, len(right) + 1)
+    return risks
+
+
 def paired_difference(
     correct_a: NDArray[np.bool_],
     correct_b: NDArray[np.bool_],

@@ -149,6 +149,11 @@ def run_fingerprint(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def people_digests(clips: Sequence[Clip]) -> set[str]:
+    """Short hashes of the people in clips: who was trained on can be checked, but not read."""
+    return {hashlib.sha256(clip.subject_id.encode()).hexdigest()[:8] for clip in clips}
+
+
 def dataset_expressions(clips: Sequence[Clip]) -> tuple[str, ...]:
     """The expressions that occur, in the order of `fergcn.EXPRESSIONS`."""
     return sort_expressions({clip.expression for clip in clips})
@@ -414,6 +419,7 @@ def train_model(
     on_progress("epochs", config.epochs, config.epochs)
     if fabric.is_global_zero:
         about = {"settings": settings, "fingerprint": fingerprint, **(metadata or {})}
+        about["people"] = sorted(people_digests(clips))
         save_checkpoint(
             checkpoint_dir, model, expressions, config.resize, config.crop, about, config.half
         )
