@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test nightly bench checkpoint checkpoint-rendered-only clean
+.PHONY: setup demo test nightly bench checkpoint checkpoint-rendered-only cards clean
 .DEFAULT_GOAL := demo
 
 setup: .venv/.installed
@@ -60,6 +60,22 @@ checkpoint-rendered-only: .venv/.installed-dev
 	$(BIN)/fergcn train rendered-apex data/pretrain -o runs/rendered-only-backbone --config configs/rendered-only-backbone.toml
 	$(BIN)/fergcn train rendered data/pretrain -o runs/rendered-only --config configs/rendered-only.toml
 	cp runs/rendered-only/checkpoint/* src/fergcn/checkpoints/rendered-only
+
+# What the model cards say was measured: with STILLS=folder, of the people kept aside.
+SCORES := runs/scores
+cards: .venv/.installed
+	@test -n "$(STILLS)" || { echo "found no STILLS, expected a folder of pictures: make cards STILLS=…"; exit 2; }
+	@mkdir -p $(SCORES)
+	for name in default rendered-only; do \
+	  $(BIN)/fergcn evaluate stills "$(STILLS)" --hold-out 5 --checkpoint $$name \
+	    --expressions anger,happiness,neutral,sadness,surprise --json $(SCORES)/$$name-five.json && \
+	  $(BIN)/fergcn evaluate stills "$(STILLS)" --hold-out 5 --checkpoint $$name \
+	    --json $(SCORES)/$$name-eight.json && \
+	  $(BIN)/fergcn evaluate rendered --checkpoint $$name --by kind skin_tone age gender \
+	    --json $(SCORES)/$$name-rendered.json && \
+	  $(BIN)/fergcn card $$name --scores $(SCORES)/$$name-five.json $(SCORES)/$$name-eight.json \
+	    $(SCORES)/$$name-rendered.json || exit 1; \
+	done
 
 clean:
 	rm -rf .venv runs results data

@@ -20,6 +20,7 @@ from fergcn.analysis import Analysis, AnalysisConfig, SegmentConfig, analyze, fi
 from fergcn.analysis.segments import split_at_gaps
 from fergcn.analysis.stream import FACE_COLUMNS, SEGMENT_COLUMNS, plan_windows, score_windows
 from fergcn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from fergcn.commands.predict import answer_lines
 from fergcn.expressions import EXPRESSIONS, FergcnError
 from fergcn.model import FERGCN
 from fergcn.report.outputs import write_analysis, write_overlay
@@ -99,6 +100,24 @@ def test_numbers_in_the_tables_fit_together(result: Analysis) -> None:
     assert {"decode", "detect", "align", "backbone", "head"} < timings.keys()
     # Two threads work at once.
     assert sum(timings.values()) - timings["total"] <= 2 * timings["total"] + 0.01
+
+
+def test_an_improbable_answer_is_not_sure(panned: Path, checkpoint: Checkpoint) -> None:
+    (track,) = analyze(panned, checkpoint, AnalysisConfig(sure_from=0)).summary["tracks"]
+    mean = track["mean_probabilities"]
+    best, second = sorted(mean, key=mean.get, reverse=True)[:2]
+    assert track["answer"] == track["expression"] == best
+    below = analyze(panned, checkpoint, AnalysisConfig(sure_from=mean[best] - 0.001))
+    assert below.summary["tracks"][0]["answer"] == best
+    assert f"face 0: mostly {best} (0.00" in answer_lines(panned, below, Path())[1]
+    above = analyze(panned, checkpoint, AnalysisConfig(sure_from=min(1, mean[best] + 0.001)))
+    (unsure,) = above.summary["tracks"]
+    assert (unsure["answer"], unsure["expression"]) == ("not sure", best)
+    said = f"face 0: not sure: {best} {mean[best]:.2f}, {second} {mean[second]:.2f} (0.00"
+    assert said in answer_lines(panned, above, Path())[1]
+    pd.testing.assert_frame_equal(above.frames, below.frames)
+    with pytest.raises(ValueError, match=r"sure_from=1\.5, expected 0 to 1"):
+        AnalysisConfig(sure_from=1.5)
 
 
 def test_network_with_its_own_intensity_is_asked_for_it(panned: Path, tmp_path: Path) -> None:

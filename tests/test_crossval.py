@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from conftest import tiny_config
 from fergcn import subject_folds
-from fergcn.ablation import ablate_clips
+from fergcn.ablation import GROUPS, ablate_clips
 from fergcn.checkpoint import load_checkpoint
 from fergcn.clips import Clip
 from fergcn.crossval import (
@@ -30,6 +31,7 @@ from fergcn.crossval import (
 )
 from fergcn.expressions import FergcnError
 from fergcn.training import TrainConfig, predict_probs
+from fergcn.transforms import eval_transform
 from test_training import FAST
 
 FROZEN = replace(FAST, freeze_backbone=True)
@@ -373,3 +375,127 @@ def test_ablation_pairs_every_variant_with_the_reference(
     content = json.loads((tmp_path / "ablation.json").read_text())
     assert content["same_as"]["fusion-mean"] == "mean"
     assert content["comparison"] == rows
+
+
+# --- controls and what is known of single frames -------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def many_clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
+    """Ninety clips of thirty people, told apart by colour; the intensity of each frame is known."""
+    folder = tmp_path_factory.mktemp("many")
+    rng = np.random.default_rng(1)
+    clips = []
+    for number in range(90):
+        expression = ("anger", "happiness", "neutral")[number % 3]
+        strength = rng.permutation([0.0, 0.2, 0.6, 1.0])
+        faces = rng.integers(90, 110, (4, 40, 40, 3))
+        if expression != "neutral":
+            faces[..., number % 3] += (100 * strength).astype(int)[:, None, None]
+        path = folder / f"{number}.npy"
+        np.save(path, faces.astype(np.uint8))
+        truth = tuple(strength) if expression != "neutral" else (0.0,) * 4
+        clips.append(
+            Clip(f"c{number:02d}", f"S{number // 3:02d}", expression, path,
+                 intensity=truth, apex_index=int(np.argmax(truth)))
+        )  # fmt: skip
+    return clips
+
+
+LEARNING = replace(FROZEN, epochs=8, batch_size=8, optimizer="adamw", learning_rate=1e-2)
+PER_CLIP = tiny_config(adjacency="per_clip")
+
+
+@pytest.fixture(scope="module")
+def learned(
+    many_clips: list[Clip], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, CrossvalResult]:
+    run = tmp_path_factory.mktemp("learned")
+    return run, crossvalidate(many_clips, run, PER_CLIP, LEARNING, THREE)
+
+
+def test_random_labels_lead_to_chance(
+    many_clips: list[Clip], learned: tuple[Path, CrossvalResult], tmp_path: Path
+) -> None:
+    low, _ = learned[1].summary["rules"]["last"]["accuracy_ci"]
+    assert low > 0.45  # there is something to learn
+    control = replace(THREE, random_labels=True)
+    random = crossvalidate(many_clips, tmp_path, PER_CLIP, LEARNING, control)
+    low, high = random.summary["rules"]["last"]["accuracy_ci"]
+    assert low <= 1 / 3 <= high
+    assert (random.predictions["target"] == learned[1].predictions["target"]).all()
+
+
+def test_frames_of_test_clips_are_compared_with_the_truth(
+    many_clips: list[Clip], learned: tuple[Path, CrossvalResult]
+) -> None:
+    run, crossval = learned
+    correlations = []
+    for fold in range(3):
+        directory = run / "seed_0" / f"fold_{fold:02d}"
+        model = load_checkpoint(directory / "checkpoint").model
+        for index, clip in enumerate(many_clips):
+            if subject_folds([c.subject_id for c in many_clips], 3)[index] != fold:
+                continue
+            if clip.expression == "neutral":
+                continue
+            with torch.no_grad():
+                frames = eval_transform(np.load(clip.path), 40, 32)
+                scores = model.head.intensity_scores(model.frame_features(frames)[None])[0]
+            u = torch.sigmoid(scores).numpy()
+            correlations.append(np.corrcoef(u, clip.intensity)[0, 1])
+    claims = crossval.summary["intensity_claims"]
+    assert claims["intensity"]["clips"] == len(correlations) == 60
+    assert claims["intensity"]["correlation"] == pytest.approx(np.mean(correlations), abs=1e-3)
+    assert claims["intensity"]["correlation"] > 0.5  # the frames' own, learned from labels alone
+    for name in ("correlation", "apex_error"):
+        low, high = claims["intensity"][f"{name}_ci"]
+        assert low <= claims["intensity"][name] <= high
+    assert json.loads((run / "summary.json").read_text())["intensity_claims"] == claims
+
+
+def test_order_is_nothing_to_a_head_that_is_blind_to_it(
+    many_clips: list[Clip], tmp_path: Path
+) -> None:
+    config = replace(LEARNING, epochs=2)
+    shuffled = replace(THREE, shuffle_frames=True)
+    probs = {}
+    for name, changes in {
+        "blind": {"network": "frame-average"},
+        "attention": {"network": "frame-attention"},
+        "last": {"num_modules": 0, "fusion": "last"},
+    }.items():
+        both = [
+            crossvalidate(many_clips, tmp_path / name / str(n), tiny_config(**changes), config, p)
+            for n, p in enumerate((THREE, shuffled))
+        ]
+        probs[name] = [run.predictions[list(run.expressions)].to_numpy() for run in both]
+        if name == "attention":  # its weights are put back to the frames that they belong to
+            in_order, out_of_order = (run.summary["intensity_claims"]["weights"] for run in both)
+            assert in_order["correlation"] == pytest.approx(out_of_order["correlation"], abs=1e-3)
+    np.testing.assert_allclose(*probs["blind"], atol=1e-4)
+    np.testing.assert_allclose(*probs["attention"], atol=1e-4)
+    assert np.abs(probs["last"][0] - probs["last"][1]).max() > 1e-3
+
+
+def test_shuffling_needs_features(many_clips: list[Clip], tmp_path: Path) -> None:
+    control = replace(THREE, shuffle_frames=True)
+    with pytest.raises(FergcnError, match="add --freeze-backbone"):
+        crossvalidate(many_clips, tmp_path, tiny_config(), FAST, control)
+
+
+def test_any_variant_can_be_the_reference(many_clips: list[Clip], tmp_path: Path) -> None:
+    config = replace(LEARNING, epochs=1)
+    groups = {"evidence": {n: GROUPS["evidence"][n] for n in ("adjacency-per-clip", "last-frame")}}
+    arguments = (many_clips, tmp_path, tiny_config(), config, THREE, groups)
+    rows, _ = ablate_clips(*arguments, reference="adjacency-per-clip")
+    accuracy = {row["variant"]: row["accuracy"] for row in rows}
+    assert "difference" not in rows[1]
+    for row in (rows[0], rows[2]):
+        expected = accuracy[row["variant"]] - accuracy["adjacency-per-clip"]
+        assert row["difference"] == pytest.approx(expected)
+        assert row["against"] == "adjacency-per-clip"
+    assert set(rows[1]["intensity_claims"]) == {"weights", "intensity"}
+    assert rows[2]["intensity_claims"] == {}  # nothing is learned about frames there
+    with pytest.raises(FergcnError, match="found the reference transformer, expected one of fer"):
+        ablate_clips(*arguments, reference="transformer")

@@ -21,6 +21,7 @@ from fergcn.checkpoint import load_checkpoint, save_checkpoint
 from fergcn.clips import Clip, clip_digest, load_clip, picture_files, read_clip
 from fergcn.datasets import list_dataset, load_dataset
 from fergcn.datasets.check import check_dataset
+from fergcn.evaluation import evaluate_clips, load_faces
 from fergcn.expressions import FergcnError
 from fergcn.faces.detect import FaceDetector
 from fergcn.metrics import expected_calibration_error
@@ -266,6 +267,123 @@ def test_scores_follow_from_the_table(run, stills: Path, checkpoint: Path, tmp_p
     assert scores["checkpoint_sha256"] == load_checkpoint(checkpoint).sha256
     assert (scores["dataset"], scores["left_out"]) == ("stills", {})
     assert "1 without a face" in out
+
+
+def test_sure_answers_are_those_of_the_table(run, stills: Path, checkpoint: Path) -> None:
+    loaded = load_checkpoint(checkpoint)
+    clips, _ = load_faces("stills", stills, 4)
+    table = evaluate_clips(loaded, clips).predictions
+    confidence = table[list(KNOWN)].max(axis=1)  # NaN where there is no face
+    right = table["prediction"] == table["target"]
+    sure_from = float(confidence.median())
+    found = evaluate_clips(loaded, clips, sure_from=sure_from).summary["selective"]
+    sure = confidence >= sure_from
+    assert 0 < sure.sum() < 12
+    assert found["answered"] == pytest.approx(sure.sum() / 13)
+    assert found["accuracy"] == pytest.approx(right[sure].mean())
+    surest = right[confidence.sort_values(ascending=False, kind="stable").index].to_numpy()
+    assert found["accuracy_at_80"] == pytest.approx(surest[:10].mean())
+    assert found["accuracy_at_90"] == pytest.approx(surest[:12].mean())
+    risks = [1 - surest[:k].mean() for k in range(1, 13)]
+    assert found["area_under_risk_coverage"] == pytest.approx(np.mean(risks))
+
+
+@pytest.fixture(scope="module")
+def rendered_scores(
+    few_rendered: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """A small per-clip network, and its scores on rendered clips by three attributes."""
+    folder = tmp_path_factory.mktemp("rendered-scores")
+    torch.manual_seed(0)
+    model = FERGCN(tiny_config(num_classes=3, adjacency="per_clip"))
+    save_checkpoint(folder / "c", model, ("happiness", "surprise", "neutral"), 40, 32)
+    command = f"evaluate rendered {few_rendered} --checkpoint {folder / 'c'}"
+    wanted = f"--by skin_tone glasses hair --json {folder / 's.json'}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["fergcn", *command.split(), *wanted.split()])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    assert not stopped.value.code
+    return folder / "c", folder / "s.json"
+
+
+def test_groups_are_those_of_the_clips(
+    few_rendered: Path, rendered_scores: tuple[Path, Path]
+) -> None:
+    scores, table = read_scores(rendered_scores[1])
+    clips = {clip.clip_id: clip for clip in load_dataset("rendered", few_rendered)}
+    for name in ("skin_tone", "glasses", "hair"):
+        value = table["clip_id"].map(lambda clip_id, n=name: clips[clip_id].attributes[n])
+        seen = 0
+        for group in scores["by"][name]:
+            if name == "hair":
+                inside = value == group["group"]
+            else:
+                low, _, high = group["group"].partition("–")
+                inside = value.between(float(low) - 0.005, float(high or low) + 0.005)
+            rows = table[inside]
+            right = rows["target"] == rows["prediction"]
+            assert group["count"] == len(rows) > 0
+            assert group["num_subjects"] == rows["subject_id"].nunique()
+            assert group["accuracy"] == pytest.approx(right.mean())
+            assert group["uar"] == pytest.approx(right.groupby(rows["target"]).mean().mean())
+            seen += len(rows)
+        assert seen == len(table)
+    assert len(scores["by"]["skin_tone"]) == 3
+
+
+def test_frames_are_compared_with_the_truth(
+    few_rendered: Path, rendered_scores: tuple[Path, Path]
+) -> None:
+    found = json.loads(rendered_scores[1].read_text())["intensity_claims"]["intensity"]
+    loaded = load_checkpoint(rendered_scores[0])
+    correlations, errors = [], []
+    for clip in load_dataset("rendered", few_rendered):
+        if clip.expression == "neutral":
+            continue
+        frames = eval_transform(load_clip(clip, 4), 40, 32)
+        with torch.inference_mode():
+            features = loaded.model.frame_features(frames)
+            u = loaded.model.head.intensity_scores(features[None])[0].sigmoid().numpy()
+        chosen = np.round(np.linspace(0, len(clip.intensity) - 1, 4)).astype(int)
+        truth = np.array(clip.intensity)[chosen]
+        correlations.append(np.corrcoef(u, truth)[0, 1])
+        errors.append(abs(u.argmax() - np.abs(chosen - clip.apex_index).argmin()))
+    assert found["clips"] == len(correlations)
+    assert found["correlation"] == pytest.approx(np.mean(correlations), abs=5e-3)
+    assert found["apex_error"] == pytest.approx(np.median(errors), abs=0.5)
+
+
+def test_unknown_attributes_are_one_line(run, stills: Path, checkpoint: Path) -> None:
+    code, out, err = run("evaluate", "stills", stills, "--checkpoint", checkpoint, "--by", "age")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "found --by age, expected a dataset that knows such things" in err
+
+
+def test_card_has_the_scores_between_its_markers(
+    run, rendered_scores: tuple[Path, Path], checkpoint: Path
+) -> None:
+    directory, json_file = rendered_scores
+    readme = directory / "README.md"
+    assert run("card", directory, "--scores", json_file)[0] == 0
+    card = readme.read_text()
+    scores = json.loads(json_file.read_text())
+    low, high = scores["uar_ci"]
+    assert f"UAR {scores['uar']:.3f} ({low:.3f} to {high:.3f})" in card
+    for group in scores["by"]["hair"]:
+        assert f"| {group['group']} | {group['count']} |" in card
+    claim = scores["intensity_claims"]["intensity"]
+    assert f"| {claim['clips']} | {claim['correlation']:.2f} " in card
+    readme.write_text(card.replace("## Measured", "Prose.\n\n## Measured") + "More prose.\n")
+    before = readme.read_text()
+    assert run("card", directory, "--scores", json_file)[0] == 0
+    assert readme.read_text() == before  # the same scores again, the prose as it was
+    code, _, err = run("card", checkpoint, "--scores", json_file)
+    assert code == 1 and "found scores of the weights" in err
+    readme.write_text("no markers")
+    code, _, err = run("card", directory, "--scores", json_file)
+    assert (code, err.count("\n")) == (1, 1) and "found no two lines" in err
+    assert readme.read_text() == "no markers"
 
 
 def test_a_mask_makes_the_rest_add_up_again(

@@ -13,6 +13,7 @@ from fergcn.metrics import (
     NO_ANSWER,
     bootstrap_interval,
     mcnemar,
+    median_interval,
     paired_difference,
     score,
 )
@@ -189,3 +190,26 @@ def test_large_datasets_take_no_time() -> None:
     started = time.perf_counter()
     bootstrap_interval(truth, answer, subjects, "macro_f1")
     assert time.perf_counter() - started < 5  # a loop over draws would take minutes
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4)), min_size=1, max_size=25),
+    st.integers(0, 50),
+)
+def test_median_interval_agrees_with_a_loop(clips: list[tuple[int, int]], seed: int) -> None:
+    values = np.array([value for value, _ in clips], dtype=np.float64)
+    people = np.array([f"p{person}" for _, person in clips])
+    names = np.unique(people)
+    even = np.full(len(names), 1 / len(names))
+    drawn = np.random.default_rng(seed).multinomial(len(names), even, size=40)
+    medians = [
+        np.median(
+            np.concatenate(
+                [np.repeat(values[people == n], k) for n, k in zip(names, times, strict=True)]
+            )
+        )
+        for times in drawn
+    ]
+    expected = np.percentile(medians, [2.5, 97.5])
+    found = median_interval(values, people.tolist(), resamples=40, seed=seed)
+    assert found == pytest.approx(tuple(expected))

@@ -18,8 +18,8 @@ from fergcn.training import Progress, TrainConfig
 FORMAT = 1
 """Version of an ablation's folder."""
 
-REFERENCE = "fer-gcn"
-"""The full network of the paper, with which every variant is compared."""
+PAPER = "fer-gcn"
+"""The full network of the paper, always run, with which every variant is compared by default."""
 
 Variants = Mapping[str, Mapping[str, Any]]
 """What each variant changes in `ModelConfig`, by the variant's name."""
@@ -51,7 +51,22 @@ COMPARATORS: Variants = {
 }
 """Other networks under the same folds, features and schedule."""
 
-GROUPS: dict[str, Variants] = {"table-v": TABLE_V, "ours": OURS, "comparators": COMPARATORS}
+EVIDENCE: Variants = {
+    "adjacency-per-clip": OURS["adjacency-per-clip"],
+    "frame-average": COMPARATORS["frame-average"],
+    "last-frame": {"num_modules": 0, "fusion": "last"},
+    "cnn-bilstm": COMPARATORS["cnn-bilstm"],
+    "frame-attention": COMPARATORS["frame-attention"],
+    "transformer": COMPARATORS["transformer"],
+}
+"""What per-clip adjacency has to win against where the true intensity is known."""
+
+GROUPS: dict[str, Variants] = {
+    "table-v": TABLE_V,
+    "ours": OURS,
+    "comparators": COMPARATORS,
+    "evidence": EVIDENCE,
+}
 
 
 def ablate_clips(
@@ -64,30 +79,38 @@ def ablate_clips(
     about: dict[str, Any] | None = None,
     workers: int = 1,
     on_progress: Progress = lambda _what, _done, _total: None,
+    reference: str = PAPER,
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Cross-validate the reference and every variant, and compare them over the same clips.
+    """Cross-validate the paper's network and every variant, and compare them over the same clips.
 
     Args:
         clips: the dataset.
         run_dir: gets one run's folder for each variant, and `ablation.json`.
-        model_config: the reference.
+        model_config: the paper's network, which the variants change.
         config: how all of them are trained.
         protocol: folds and seeds of all of them.
         groups: the variants, by the name of their table.
         about: as `crossvalidate` takes it.
         workers: folds that run at the same time.
         on_progress: told about variants and epochs.
+        reference: the variant with which the others are compared.
 
     Returns:
         One row a variant (`variant`, `against`, `accuracy`, `uar`, `difference` of the accuracies
-        with its 95 % interval over subjects in `difference_ci`, and `p_mcnemar` of the first
-        seed), the reference first in each group's order; and the variants that could not be run,
-        with the reason.
+        with its 95 % interval over subjects in `difference_ci`, `p_mcnemar` of the first seed, and
+        `intensity_claims` as in `CrossvalResult.summary`), the paper's network first; and the
+        variants that could not be run, with the reason.
 
     Raises:
-        FergcnError: as `crossvalidate`, for the reference.
+        FergcnError: as `crossvalidate`, for the paper's network and the reference, or the
+            reference is none of the variants.
     """
-    variants = {REFERENCE: {}, **{k: v for group in groups.values() for k, v in group.items()}}
+    variants = {PAPER: {}, **{k: v for group in groups.values() for k, v in group.items()}}
+    if reference not in variants:
+        raise FergcnError(
+            f"found the reference {reference}, expected one of {', '.join(variants)}: "
+            "choose one of these or another group"
+        )
     results: dict[str, CrossvalResult] = {}
     run_as: dict[ModelConfig, str] = {}  # variants of two tables may be the same network
     left_out: dict[str, str] = {}
@@ -110,18 +133,18 @@ def ablate_clips(
                 on_progress,
             )
         except FergcnError as error:
-            if name == REFERENCE:
+            if name in (PAPER, reference):
                 raise
             left_out[name] = str(error)
     on_progress("variants", len(variants), len(variants))
-    comparison = [_compare(name, result, results[REFERENCE]) for name, result in results.items()]
+    comparison = [_compare(name, result, reference, results) for name, result in results.items()]
     write_json(
         run_dir / "ablation.json",
         {
             "format": FORMAT,
             **(about or {}),
             "variants": {name: dict(overrides) for name, overrides in variants.items()},
-            "groups": {name: [REFERENCE, *group] for name, group in groups.items()},
+            "groups": {name: [PAPER, *group] for name, group in groups.items()},
             "same_as": {name: run_as[replace(model_config, **variants[name])] for name in results},
             "left_out": left_out,
             "comparison": comparison,
@@ -130,11 +153,19 @@ def ablate_clips(
     return comparison, left_out
 
 
-def _compare(name: str, result: CrossvalResult, reference: CrossvalResult) -> dict[str, Any]:
-    table, against = result.predictions, reference.predictions
+def _compare(
+    name: str, result: CrossvalResult, reference: str, results: Mapping[str, CrossvalResult]
+) -> dict[str, Any]:
+    table, against = result.predictions, results[reference].predictions
     scores = result.scores["last"]
-    row = {"variant": name, "against": REFERENCE, "accuracy": scores.accuracy, "uar": scores.uar}
-    if result is reference:
+    row = {
+        "variant": name,
+        "against": reference,
+        "accuracy": scores.accuracy,
+        "uar": scores.uar,
+        "intensity_claims": result.summary["intensity_claims"],
+    }
+    if name == reference:
         return row
     right = (table["prediction"] == table["target"]).to_numpy()
     reference_right = (against["prediction"] == against["target"]).to_numpy()

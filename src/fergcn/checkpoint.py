@@ -42,6 +42,8 @@ class Checkpoint:
     """Of the weights file."""
     metadata: dict[str, Any]
     """How it was made: data, seed, fold, version …"""
+    half: bool = False
+    """Its weights are stored as float16."""
 
 
 def save_checkpoint(
@@ -63,13 +65,19 @@ def save_checkpoint(
         crop: side of the crop that the network takes, in pixels.
         metadata: what else is worth knowing, as JSON values.
         half: store the weights as float16, in half the space; they are float32 again when loaded.
+            The classifier stays as it is: rounding it could change an answer.
     """
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     state = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     if half:
-        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+        state = {
+            name: tensor.half()
+            if tensor.is_floating_point() and not name.startswith(("head.classifier.", "cnn.fc."))
+            else tensor
+            for name, tensor in state.items()
+        }
     save_file(state, partial / WEIGHTS_FILE)
     card = {
         "format": FORMAT,
@@ -112,7 +120,8 @@ def load_checkpoint(source: str | Path = "default") -> Checkpoint:
         # The weights are about to be loaded: ImageNet's are not needed.
         config = replace(ModelConfig(**card["model"]), pretrained=False)
         model = create_network(config)
-        model.load_state_dict(load_file(weights))
+        state = load_file(weights)
+        model.load_state_dict(state)
     except (TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise FergcnError(
             f"{directory}: found weights that don't fit its configuration "
@@ -124,8 +133,9 @@ def load_checkpoint(source: str | Path = "default") -> Checkpoint:
             f"{directory / CARD_FILE}: found the expressions {', '.join(expressions)}, "
             f"expected {config.num_classes} in the one order: copy the folder again"
         )
+    half = any(tensor.dtype == torch.float16 for tensor in state.values())
     return Checkpoint(
-        model.eval(), expressions, card["resize"], card["crop"], digest, card["metadata"]
+        model.eval(), expressions, card["resize"], card["crop"], digest, card["metadata"], half
     )
 
 

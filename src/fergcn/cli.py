@@ -22,6 +22,8 @@ COMMANDS = {
     "ablate": ("crossval:ablate", "Cross-validate variants and other networks on the same folds."),
     "report": ("report:report", "Put runs on one page, beside the paper's results."),
     "evaluate": ("train:evaluate", "Score a checkpoint on a dataset."),
+    "calibrate": ("train:calibrate", "Make a checkpoint's probabilities say what they mean."),
+    "card": ("report:card", "Write a checkpoint's scores into its model card."),
     "render": ("render:render", "Render a dataset of parametric heads with known truth."),
     "bench": ("bench:bench", "Measure speed as ratios on this machine."),
 }

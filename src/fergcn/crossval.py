@@ -27,6 +27,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from fergcn.clips import Clip
 from fergcn.datasets import Scheme
+from fergcn.explain import frame_scores, summarize_claims, weight_claims
 from fergcn.expressions import FergcnError
 from fergcn.features import clip_fingerprint, dataset_features
 from fergcn.files import write_json
@@ -69,6 +70,10 @@ class Protocol:
     """Keep one in ten training subjects aside, so that the second selection rule has a ground."""
     seeds: tuple[int, ...] = (0,)
     """The whole cross-validation runs once for each."""
+    shuffle_frames: bool = False
+    """A control: the frames of every clip, trained on or tested, in a random order."""
+    random_labels: bool = False
+    """A control: training clips get each other's labels at random."""
 
 
 def subject_folds(subject_ids: Sequence[str], k: int = 10) -> NDArray[np.int64]:
@@ -217,7 +222,9 @@ class CrossvalResult:
     """One row a seed and clip: seed, fold, clip_id, subject_id, target, the prediction of each
     rule (empty where the clip shows no face), and the last epoch's probability of each class."""
     summary: dict[str, Any]
-    """What `summary.json` holds: scores of each rule."""
+    """What `summary.json` holds: scores of each rule; under `intensity_claims` how well the fusion
+    `weights` and the frames' `intensity` follow the truth, where a network has them and it is
+    known (`fergcn.explain.summarize_claims`)."""
     scores: dict[str, Scores]
     """Pooled scores of each rule over folds and seeds."""
 
@@ -252,12 +259,17 @@ def crossvalidate(
         FergcnError: the clips don't allow the protocol, the folder holds another run, or a clip
             can't be read.
     """
+    protocol = protocol or Protocol()
+    if protocol.shuffle_frames and not config.freeze_backbone:
+        raise FergcnError(
+            "found --shuffle-frames for a whole network, expected it with features that are "
+            "computed once: add --freeze-backbone"
+        )
     if config.devices > 1:
         raise FergcnError(
             f"found devices={config.devices}, expected 1 in a cross-validation: leave --devices "
             "out and let --workers share the GPUs"
         )
-    protocol = protocol or Protocol()
     fold_of_clip = assign_folds(clips, protocol)
     expressions = dataset_expressions(clips)
     test_folds = sorted(set(fold_of_clip.tolist()) - {-1})
@@ -285,6 +297,8 @@ def crossvalidate(
                 model_config=model_config,
                 config=seeded,
                 features_path=features_path,
+                shuffle_frames=protocol.shuffle_frames,
+                random_labels=protocol.random_labels,
                 metadata={**(about or {}), "fold": fold, "protocol": asdict(protocol)},
             )
             for fold in test_folds
@@ -394,6 +408,8 @@ class FoldTask:
     config: TrainConfig
     features_path: Path | None
     """Features of the clips with a face, where the backbone is frozen."""
+    shuffle_frames: bool = False
+    random_labels: bool = False
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def answered(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -404,8 +420,9 @@ class FoldTask:
 def run_fold(task: FoldTask, on_epoch: Callable[[int], None] = lambda _epoch: None) -> None:
     """Train one fold; keep the probabilities and the adjacency matrix of every epoch.
 
-    Writes `probs.npy`, `(epochs, validation clips + test clips, classes)`, and `adjacency.npy`,
-    `(epochs + 1, N, N)`, both beside what `train_model` writes.
+    Writes `probs.npy`, `(epochs, validation clips + test clips, classes)`, `adjacency.npy`,
+    `(epochs + 1, N, N)`, and, of networks that have them, `weights.npy` and `intensity.npy`, the
+    last epoch's `fergcn.explain.frame_scores` of the same clips, beside what `train_model` writes.
 
     Args:
         task: the fold.
@@ -418,12 +435,27 @@ def run_fold(task: FoldTask, on_epoch: Callable[[int], None] = lambda _epoch: No
     train = task.answered(task.split.train)
     watched = np.concatenate([task.answered(task.split.validation), task.answered(task.split.test)])
     watched_clips = [task.clips[row] for row in watched.tolist()]
-    train_features = watched_features = None
+    train_clips = [task.clips[row] for row in train.tolist()]
+    if task.random_labels:
+        order = np.random.default_rng([task.config.seed, 0, 2]).permutation(len(train_clips))
+        train_clips = [
+            changed(clip, expression=train_clips[other].expression)
+            for clip, other in zip(train_clips, order.tolist(), strict=True)
+        ]
+    train_features = watched_features = shuffled = None
     if task.features_path is not None:
         features = np.load(task.features_path, mmap_mode="r")  # (views, clips with a face, N, C)
         column = np.cumsum(task.with_face) - 1
         train_features = features[:, column[train]]
         watched_features = features[0, column[watched]]
+        if task.shuffle_frames:
+            in_order = np.tile(np.arange(features.shape[2]), (len(task.clips), 1))
+            rng = np.random.default_rng([task.config.seed, 0, 3])
+            shuffled = rng.permuted(in_order, axis=1)  # (clips, N)
+            rows = shuffled[train][None, :, :, None]
+            train_features = np.take_along_axis(train_features, rows, axis=2)
+            rows = shuffled[watched][:, :, None]
+            watched_features = np.take_along_axis(watched_features, rows, axis=1)
     task.directory.mkdir(parents=True, exist_ok=True)
     shape = (epochs, len(watched), len(task.expressions))
     probs = _open_array(task.directory / "probs.npy", shape)
@@ -436,17 +468,29 @@ def run_fold(task: FoldTask, on_epoch: Callable[[int], None] = lambda _epoch: No
             matrices[epoch] = adjacency.detach().cpu().numpy()
             matrices.flush()
         if epoch > 0:
+            last: list[dict[str, NDArray[np.float64]]] = []  # of batches or clips
+
+            def look(projected: torch.Tensor) -> None:
+                if epoch == epochs:
+                    assert isinstance(model, FERGCN)  # others have no features
+                    batch = projected if projected.dim() == 3 else projected[None]
+                    last.append(frame_scores(model.head, batch))
+
             if watched_features is not None:
                 assert isinstance(model, FERGCN)  # build_model refuses to freeze others
-                probs[epoch - 1] = predict_feature_probs(model, watched_features)
+                probs[epoch - 1] = predict_feature_probs(model, watched_features, on_features=look)
             else:
                 config = task.config
-                probs[epoch - 1] = predict_probs(model, watched_clips, config.resize, config.crop)
+                probs[epoch - 1] = predict_probs(
+                    model, watched_clips, config.resize, config.crop, on_features=look
+                )
             probs.flush()
+            order = None if shuffled is None else shuffled[watched]
+            _write_frame_scores(task.directory, last, order)
         on_epoch(epoch)
 
     train_model(
-        [task.clips[row] for row in train.tolist()],
+        train_clips,
         task.directory,
         task.model_config,
         task.config,
@@ -455,6 +499,19 @@ def run_fold(task: FoldTask, on_epoch: Callable[[int], None] = lambda _epoch: No
         expressions=task.expressions,
         on_epoch=watch,
     )
+
+
+def _write_frame_scores(
+    directory: Path,
+    batches: Sequence[dict[str, NDArray[np.float64]]],
+    shuffled: NDArray[np.int64] | None,
+) -> None:
+    """Write what the network says of each frame, each value at its frame's true place."""
+    for name in batches[0] if batches else ():
+        values = np.concatenate([batch[name] for batch in batches])
+        if shuffled is not None:
+            np.put_along_axis(values, shuffled, values.copy(), axis=1)
+        np.save(directory / f"{name}.npy", values)
 
 
 def _open_array(path: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.float32]]":
@@ -610,6 +667,10 @@ def _collect(
                 }
             )
         )
+    claims = {}
+    for name in ("weights", "intensity"):
+        if (found := _read_frame_scores(tasks, name)) is not None:
+            claims[name] = found
     predictions = pd.concat(tables, ignore_index=True)
     scores: dict[str, Scores] = {}
     rules: dict[str, dict[str, Any] | None] = {}
@@ -626,6 +687,7 @@ def _collect(
         "num_subjects": int(predictions["subject_id"].nunique()),
         "unanswered": int((~tasks[0].with_face[tested]).sum()),
         "rules": rules,
+        "intensity_claims": claims,
     }
     return CrossvalResult(expressions, predictions, summary, scores)
 
@@ -643,6 +705,20 @@ def _read_probs(task: FoldTask, watched: int) -> NDArray[np.float32]:
             f"delete {task.directory} and run the same command again"
         )
     return probs
+
+
+def _read_frame_scores(tasks: Sequence[FoldTask], name: str) -> dict[str, Any] | None:
+    """Compare what the networks say of the frames of their test clips with the truth."""
+    scores, clips = [], []
+    for task in tasks:
+        path = task.directory / f"{name}.npy"
+        if not path.exists():
+            return None
+        test = task.answered(task.split.test)
+        scores.append(np.load(path)[len(task.answered(task.split.validation)) :])
+        clips += [task.clips[row] for row in test.tolist()]
+    claims = weight_claims(np.concatenate(scores), clips)
+    return None if claims is None else summarize_claims(claims)
 
 
 def _score_rule(

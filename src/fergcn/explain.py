@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from fergcn.clips import Clip, sample_frames
 from fergcn.expressions import FergcnError
+from fergcn.metrics import mean_interval, median_interval
 from fergcn.model import FERGCN, GraphHead, GraphModule
 from fergcn.model.backbones import VGG16BN
+from fergcn.model.comparators import FrameAttentionHead
 
 MOVES = 0.5
 """A cell of a motion grid counts as moving from here; the cell that moves most has 1."""
@@ -173,6 +175,31 @@ def frame_contributions(head: GraphHead, features: Tensor) -> tuple[Floats, Floa
     return parts.double().cpu().numpy(), head.classifier.bias.detach().double().cpu().numpy()
 
 
+def frame_scores(head: nn.Module, features: Tensor) -> dict[str, Floats]:
+    """What a head says of how much each frame counts.
+
+    Args:
+        head: the network's head, in evaluation mode.
+        features: `(B, N, d)`, what goes into it.
+
+    Returns:
+        `(B, N)` each: `weights`, the fusion weights, of heads that learn them; `intensity`, u of
+        0 to 1, of graph heads with `per_clip`. Nothing of other heads.
+    """
+    found: dict[str, Tensor] = {}
+    learned = isinstance(head, FrameAttentionHead) or (
+        isinstance(head, GraphHead)
+        and head.config.fusion == "intensity"
+        and len(head.graph_modules) > 0
+    )
+    with torch.no_grad():
+        if isinstance(head, GraphHead | FrameAttentionHead) and learned:
+            found["weights"] = head.fusion_weights(features).expand(features.shape[:2])
+        if isinstance(head, GraphHead) and head.intensity is not None:
+            found["intensity"] = torch.sigmoid(head.intensity_scores(features))
+    return {name: values.double().cpu().numpy() for name, values in found.items()}
+
+
 def sampled_intensity(clip: Clip, num_frames: int) -> Floats | None:
     """True intensity of the frames that the network sees, `(N,)`; None where nobody knows it."""
     if clip.intensity is None:
@@ -229,3 +256,21 @@ def weight_claims(weights: Floats, clips: Sequence[Clip]) -> WeightClaims | None
         apex_errors=np.abs(chosen.argmax(1) - np.array(apexes)).astype(np.float64),
         middle_errors=np.abs(num_frames // 2 - np.array(apexes)).astype(np.float64),
     )
+
+
+def summarize_claims(claims: WeightClaims) -> dict[str, Any]:
+    """Bring claims into JSON values: the correlation's mean and the apex error's median.
+
+    Returns:
+        `clips`, `correlation`, `apex_error`, both with their 95 % interval over subjects in
+        `…_ci`, and `apex_error_of_middle`, the median error of naming the middle frame.
+    """
+    people = claims.subject_ids
+    return {
+        "clips": len(people),
+        "correlation": float(claims.correlations.mean()),
+        "correlation_ci": list(mean_interval(claims.correlations, people)),
+        "apex_error": float(np.median(claims.apex_errors)),
+        "apex_error_ci": list(median_interval(claims.apex_errors, people)),
+        "apex_error_of_middle": float(np.median(claims.middle_errors)),
+    }

@@ -14,6 +14,13 @@ EXPRESSIONS = (
 )
 """The expressions that most datasets use a subset of, always in this order."""
 
+NOT_SURE = "not sure"
+"""The answer where no expression is probable enough."""
+
+SURE_FROM = 0.5
+"""Probability from which an answer counts as sure. Measured on pictures of people kept aside: below
+it an answer is wrong more often than right (docs/LOG.md)."""
+
 
 class FergcnError(Exception):
     """An error the user can act on.

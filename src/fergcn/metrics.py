@@ -113,6 +113,24 @@ def mean_interval(
     return float(low), float(high)
 
 
+def median_interval(
+    values: NDArray[np.float64], subjects: Sequence[str], resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval of a median over clips; otherwise as `mean_interval`."""
+    subject_of_clip = _number_subjects(subjects)
+    times_drawn = _draw_subjects(int(subject_of_clip.max()) + 1, resamples, seed)
+    order = np.argsort(values, kind="stable")
+    # How many drawn clips lie at or below each value: the middle two of n are n // 2 and below.
+    below = times_drawn[:, subject_of_clip[order]].cumsum(axis=1)  # (R, n)
+    total = below[:, -1:]
+    lower = (below >= np.ceil(total / 2)).argmax(axis=1)
+    upper = (below >= total // 2 + 1).argmax(axis=1)
+    ascending = values[order]
+    drawn = (ascending[lower] + ascending[upper]) / 2
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(low), float(high)
+
+
 def expected_calibration_error(
     probs: NDArray[np.floating[Any]], targets: NDArray[np.int64], bins: int = 15
 ) -> float:
@@ -134,6 +152,21 @@ def expected_calibration_error(
     bin_of = np.searchsorted(np.arange(1, bins) / bins, confidence)
     gaps = np.bincount(bin_of, weights=right - confidence)  # count · (accuracy − confidence)
     return float(np.abs(gaps).sum() / len(targets))
+
+
+def risk_coverage(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Share of wrong answers among the surest k answers, for k = 1 … n.
+
+    Args:
+        confidence: `(n,)` how sure each answer is; equally sure ones come in the order given.
+        right: `(n,)` whether it is right.
+
+    Returns:
+        `(n,)`; the mean is the area under the risk–coverage curve (Geifman and El-Yaniv 2017).
+    """
+    surest_first = np.argsort(-confidence, kind="stable")
+    risks: NDArray[np.float64] = (~right[surest_first]).cumsum() / np.arange(1, len(right) + 1)
+    return risks
 
 
 def paired_difference(

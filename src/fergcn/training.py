@@ -149,6 +149,11 @@ def run_fingerprint(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def people_digests(clips: Sequence[Clip]) -> set[str]:
+    """Short hashes of the people in clips: who was trained on can be checked, but not read."""
+    return {hashlib.sha256(clip.subject_id.encode()).hexdigest()[:8] for clip in clips}
+
+
 def dataset_expressions(clips: Sequence[Clip]) -> tuple[str, ...]:
     """The expressions that occur, in the order of `fergcn.EXPRESSIONS`."""
     return sort_expressions({clip.expression for clip in clips})
@@ -414,6 +419,7 @@ def train_model(
     on_progress("epochs", config.epochs, config.epochs)
     if fabric.is_global_zero:
         about = {"settings": settings, "fingerprint": fingerprint, **(metadata or {})}
+        about["people"] = sorted(people_digests(clips))
         save_checkpoint(
             checkpoint_dir, model, expressions, config.resize, config.crop, about, config.half
         )
@@ -452,6 +458,7 @@ def predict_probs(
     crop: int,
     on_progress: Progress = lambda _what, _done, _total: None,
     classes: Sequence[int] | None = None,
+    on_features: Callable[[Tensor], None] = lambda _features: None,
 ) -> NDArray[np.float32]:
     """Probabilities of whole clips.
 
@@ -462,6 +469,7 @@ def predict_probs(
         crop: side of the centre crop, in pixels.
         on_progress: told about clips.
         classes: indices of the classes to choose from; all if left out.
+        on_features: given the frame features `(N, d)` of each clip, where the network has some.
 
     Returns:
         `(len(clips), num_classes)` or one column for each of `classes`; each row adds up to 1.
@@ -475,13 +483,19 @@ def predict_probs(
         for index, clip in enumerate(clips):
             faces = load_clip(clip, model.config.num_frames)
             # Softmax over some of the logits: the same as probabilities made to add up to 1 again.
-            logits = _clip_logits(model, faces, resize, crop)[columns]
+            logits = _clip_logits(model, faces, resize, crop, on_features)[columns]
             probs[index] = logits.softmax(0).cpu().numpy()
             on_progress("clips", index + 1, len(clips))
     return probs
 
 
-def _clip_logits(model: Network, faces: NDArray[np.uint8], resize: int, crop: int) -> Tensor:
+def _clip_logits(
+    model: Network,
+    faces: NDArray[np.uint8],
+    resize: int,
+    crop: int,
+    on_features: Callable[[Tensor], None],
+) -> Tensor:
     """Logits `(num_classes,)` of one clip's faces `(N, H, W, 3)`."""
     device = next(model.parameters()).device
     if not isinstance(model, FERGCN):
@@ -489,22 +503,30 @@ def _clip_logits(model: Network, faces: NDArray[np.uint8], resize: int, crop: in
         return logits
     distinct, position = distinct_frames(faces)
     features = model.frame_features(eval_transform(distinct, resize, crop).to(device))
-    logits = model.head(features[torch.from_numpy(position)][None])[0]
+    features = features[torch.from_numpy(position)]  # (N, d)
+    on_features(features)
+    logits = model.head(features[None])[0]
     return logits
 
 
 def predict_feature_probs(
-    model: FERGCN, features: NDArray[np.float32], batch_size: int = 256
+    model: FERGCN,
+    features: NDArray[np.float32],
+    batch_size: int = 256,
+    on_features: Callable[[Tensor], None] = lambda _features: None,
 ) -> NDArray[np.float32]:
-    """Probabilities from backbone features `(clips, N, C)`, as `predict_probs` gives them."""
-    classify = FeatureClassifier(model)
-    device = next(classify.parameters()).device
+    """Probabilities from backbone features `(clips, N, C)`, as `predict_probs` gives them.
+
+    `on_features` is given the frame features `(B, N, d)` of each batch of clips.
+    """
+    device = next(model.parameters()).device
     probs = np.empty((len(features), model.config.num_classes), dtype=np.float32)
     with torch.inference_mode():
         for start in range(0, len(features), batch_size):
             rows = slice(start, start + batch_size)
-            logits = classify(torch.from_numpy(features[rows].copy()).to(device))
-            probs[rows] = logits.float().softmax(1).cpu().numpy()
+            projected = model.projection(torch.from_numpy(features[rows].copy()).to(device))
+            on_features(projected)
+            probs[rows] = model.head(projected).float().softmax(1).cpu().numpy()
     return probs
 
 

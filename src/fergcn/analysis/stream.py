@@ -18,7 +18,7 @@ from torch import Tensor
 from fergcn.analysis.segments import SegmentConfig, find_segments, split_at_gaps
 from fergcn.checkpoint import Checkpoint, load_checkpoint
 from fergcn.clips import sample_frames
-from fergcn.expressions import FergcnError
+from fergcn.expressions import NOT_SURE, SURE_FROM, FergcnError
 from fergcn.faces.align import align_face
 from fergcn.faces.detect import MTCNN_INPUT_SIZE, Detection, FaceDetector
 from fergcn.faces.follow import find_faces
@@ -65,6 +65,9 @@ class AnalysisConfig:
     """A face that was away for longer comes back under a new number, in seconds."""
     max_gap_s: float = 0.5
     """No window and no segment goes on over a longer time without the face, in seconds."""
+    sure_from: float = SURE_FROM
+    """A face whose most probable expression is less probable gets the answer `not sure`; 0 always
+    names one."""
     device: str = "auto"
     """Where the network runs: `cpu`, `cuda`, or `auto` for a GPU if there is one."""
     segments: SegmentConfig = field(default_factory=SegmentConfig)
@@ -81,6 +84,8 @@ class AnalysisConfig:
                 f"found detect_every_s={self.detect_every_s}, keep_lost_s={self.keep_lost_s} and "
                 f"max_gap_s={self.max_gap_s}, expected seconds from 0"
             )
+        if not 0 <= self.sure_from <= 1:
+            raise ValueError(f"found sure_from={self.sure_from}, expected 0 to 1")
         if self.min_face_size < MTCNN_INPUT_SIZE or not 0 <= self.min_confidence <= 1:
             raise ValueError(
                 f"found min_face_size={self.min_face_size} and "
@@ -252,7 +257,7 @@ def analyze(
             "metadata": checkpoint.metadata,
         },
         "counts": counts,
-        "tracks": _track_answers(frames, window_table, expressions),
+        "tracks": _track_answers(frames, window_table, expressions, config.sure_from),
         "warnings": _warnings(counts, info.num_frames),
         "device": device,
         "timings_s": {
@@ -508,9 +513,12 @@ def _segment_table(
 
 
 def _track_answers(
-    frames: pd.DataFrame, windows: pd.DataFrame, expressions: tuple[str, ...]
+    frames: pd.DataFrame, windows: pd.DataFrame, expressions: tuple[str, ...], sure_from: float
 ) -> list[dict[str, Any]]:
-    """The overall answer for each track: the mean of its windows' probabilities."""
+    """The overall answer for each track: the mean of its windows' probabilities.
+
+    `expression` is the most probable one; `answer` the same, or `not sure`.
+    """
     answers = []
     for track_id, track in _tracks(frames):
         probs = windows.loc[windows["track_id"] == track_id, list(expressions)].mean()
@@ -521,6 +529,7 @@ def _track_answers(
                 "first_s": round(float(track["time_s"].iloc[0]), 3),
                 "last_s": round(float(track["time_s"].iloc[-1]), 3),
                 "expression": str(probs.idxmax()),
+                "answer": str(probs.idxmax()) if probs.max() >= sure_from else NOT_SURE,
                 "mean_probabilities": {name: round(float(probs[name]), 4) for name in expressions},
             }
         )

@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.table import Table
 
-from fergcn.ablation import GROUPS, REFERENCE, ablate_clips
+from fergcn.ablation import GROUPS, PAPER, ablate_clips
 from fergcn.clips import Clip
 from fergcn.commands.progress import progress_bars, stderr, stdout
 from fergcn.commands.train import (
@@ -17,6 +18,7 @@ from fergcn.commands.train import (
     Network,
     Output,
     Training,
+    print_claims,
     print_confusion,
     with_interval,
 )
@@ -43,6 +45,8 @@ def crossval(
     folds: int | None = None,
     validation: bool = True,
     seeds: Seeds = None,
+    shuffle_frames: bool = False,
+    random_labels: bool = False,
     workers: Workers = 0,
     output: Output = Path("runs/crossval"),
     model: Network = DEFAULT_NETWORK,
@@ -63,12 +67,16 @@ def crossval(
         seeds: the cross-validation runs once for each; without any, --seed alone.
         workers: folds that run at the same time; 0 chooses: a fold a core if the backbone is
             frozen, otherwise a fold a GPU.
+        shuffle_frames: a control: the frames of every clip, trained on or tested, in a random
+            order; needs --freeze-backbone.
+        random_labels: a control: training clips get each other's labels at random.
         output: folder of the run.
     """
     clips = load_dataset(dataset, root)
     protocol = choose_protocol(
         dataset, clips, scheme, folds, validation, tuple(seeds or [training.seed])
     )
+    protocol = replace(protocol, shuffle_frames=shuffle_frames, random_labels=random_labels)
     with progress_bars() as report:
         result = crossvalidate(
             clips,
@@ -81,6 +89,7 @@ def crossval(
             report,
         )
     print_result(dataset, protocol, result)
+    print_claims(result.summary["intensity_claims"])
     stdout.print(f"predictions: {output / 'predictions.csv'}", soft_wrap=True)
     stdout.print(f"a page of it: fergcn report {output}", soft_wrap=True, highlight=False)
 
@@ -91,12 +100,16 @@ def ablate(
     /,
     *,
     groups: Annotated[
-        list[Literal["table-v", "ours", "comparators"]] | None, Parameter(consume_multiple=True)
+        list[Literal["table-v", "ours", "comparators", "evidence"]] | None,
+        Parameter(consume_multiple=True),
     ] = None,
+    reference: str = PAPER,
     scheme: Scheme | None = None,
     folds: int | None = None,
     validation: bool = True,
     seeds: Seeds = None,
+    shuffle_frames: bool = False,
+    random_labels: bool = False,
     workers: Workers = 0,
     output: Output = Path("runs/ablation"),
     model: Network = DEFAULT_NETWORK,
@@ -104,25 +117,29 @@ def ablate(
 ) -> None:
     """Cross-validate variants of the network and other networks on the same folds.
 
-    Each is compared with the full FER-GCN over the same clips. A run that was stopped goes on
-    when the same command is given again.
+    Each is compared with the full FER-GCN, or another reference, over the same clips. A run that
+    was stopped goes on when the same command is given again.
 
     Args:
         dataset: name of a dataset, see fergcn datasets.
         root: folder that fergcn prepare made; without one, the edition in the package.
-        groups: table-v (the paper's Table V), ours (A, temporal layer, fusion, N), comparators;
-            without any, all three.
+        groups: table-v (the paper's Table V), ours (A, temporal layer, fusion, N), comparators,
+            evidence (per-clip adjacency and what it has to win against); without any, all.
+        reference: the variant with which the others are compared.
         scheme: how clips go into folds, as in fergcn crossval.
         folds: number of folds; without one, the dataset's own.
         validation: as in fergcn crossval.
         seeds: as in fergcn crossval.
         workers: as in fergcn crossval.
+        shuffle_frames: as in fergcn crossval.
+        random_labels: as in fergcn crossval.
         output: folder of the runs, one below it for each variant.
     """
     clips = load_dataset(dataset, root)
     protocol = choose_protocol(
         dataset, clips, scheme, folds, validation, tuple(seeds or [training.seed])
     )
+    protocol = replace(protocol, shuffle_frames=shuffle_frames, random_labels=random_labels)
     chosen = {name: GROUPS[name] for name in groups or GROUPS}
     with progress_bars() as report:
         comparison, left_out = ablate_clips(
@@ -135,11 +152,13 @@ def ablate(
             {"dataset": dataset, "root": str(root.resolve()) if root else None},
             workers or choose_workers(training),
             report,
+            reference,
         )
-    stdout.print(f"{dataset}: {len(clips)} clips, last epoch, paired with {REFERENCE}")
+    stdout.print(f"{dataset}: {len(clips)} clips, last epoch, paired with {reference}")
+    print_controls(protocol)
     for group, variants in chosen.items():
         print_comparison(
-            group, [row for row in comparison if row["variant"] in (REFERENCE, *variants)]
+            group, [row for row in comparison if row["variant"] in (PAPER, reference, *variants)]
         )
     for name, reason in left_out.items():
         stderr.print(f"{name} was left out: {reason}", soft_wrap=True, highlight=False)
@@ -189,6 +208,7 @@ def print_result(dataset: str, protocol: Protocol, result: CrossvalResult) -> No
         f"{folds} folds ({protocol.scheme}), seeds {seeds}",
         highlight=False,
     )
+    print_controls(protocol)
     if summary["unanswered"]:
         stdout.print(f"{summary['unanswered']} clips show no face and count as errors")
     table = Table("epoch", "folds’ mean", "accuracy", "UAR", "macro-F1")
@@ -217,9 +237,21 @@ def print_result(dataset: str, protocol: Protocol, result: CrossvalResult) -> No
     print_confusion(result.scores["last"], result.expressions)
 
 
+def print_controls(protocol: Protocol) -> None:
+    """Say which controls were on: their scores are no results."""
+    if protocol.shuffle_frames:
+        stdout.print("control: the frames of every clip were shuffled")
+    if protocol.random_labels:
+        stdout.print("control: training clips had each other's labels at random")
+
+
 def print_comparison(group: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print one group of variants, each paired with the reference over the same clips."""
     table = Table("variant", "accuracy", "UAR", "difference", "McNemar p", title=group)
+    known = any(row["intensity_claims"] for row in rows)
+    if known:
+        table.add_column("r of weights, of u")
+        table.add_column("apex error")
     for row in rows:
         paired = ["", ""]
         if row["variant"] != row["against"]:
@@ -228,5 +260,9 @@ def print_comparison(group: str, rows: Sequence[Mapping[str, Any]]) -> None:
                 f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f})",
                 f"{row['p_mcnemar']:.3g}",
             ]
+        if known:
+            claims = row["intensity_claims"].values()
+            paired.append(", ".join(f"{claim['correlation']:.2f}" for claim in claims))
+            paired.append(", ".join(f"{claim['apex_error']:g}" for claim in claims))
         table.add_row(row["variant"], f"{row['accuracy']:.3f}", f"{row['uar']:.3f}", *paired)
     stdout.print(table)

@@ -14,7 +14,7 @@ from fergcn.analysis.stream import Analysis, AnalysisConfig, analyze
 from fergcn.checkpoint import Checkpoint, load_checkpoint
 from fergcn.commands.inputs import find_videos
 from fergcn.commands.progress import Report, progress_bars, stdout
-from fergcn.expressions import FergcnError, one_line
+from fergcn.expressions import NOT_SURE, FergcnError, one_line
 from fergcn.report.outputs import is_current, write_analysis, write_overlay
 from fergcn.workers import num_cores, run_tasks
 
@@ -177,9 +177,13 @@ def answer_lines(video: Path, analysis: Analysis, directory: Path) -> list[str]:
         f"→ {directory}"
     ]
     for track in analysis.summary["tracks"]:
+        answer = f"mostly {track['answer']}"
+        if track["answer"] == NOT_SURE:
+            ranked = sorted(track["mean_probabilities"].items(), key=lambda item: -item[1])
+            first_two = ", ".join(f"{name} {probability:.2f}" for name, probability in ranked[:2])
+            answer = f"{NOT_SURE}: {first_two}"
         lines.append(
-            f"  face {track['track_id']}: mostly {track['expression']} "
-            f"({track['first_s']:.2f}–{track['last_s']:.2f} s)"
+            f"  face {track['track_id']}: {answer} ({track['first_s']:.2f}–{track['last_s']:.2f} s)"
         )
         segments = analysis.segments[analysis.segments["track_id"] == track["track_id"]]
         lines.extend(

@@ -32,3 +32,26 @@ def report(
         page = write_benchmark(runs, output, heatmaps, progress)
     stdout.print(f"page: {page}\nMarkdown: {output / 'report.md'}", soft_wrap=True, highlight=False)
     return 0
+
+
+def card(
+    checkpoint: str,
+    /,
+    *,
+    scores: Annotated[list[Path], Parameter(consume_multiple=True, negative="")],
+) -> int:
+    """Write a checkpoint's scores into its model card, README.md beside its weights.
+
+    They go between two marker lines; the rest of the card stays.
+
+    Args:
+        checkpoint: folder of a checkpoint, or the name of one in the package.
+        scores: files that fergcn evaluate --json wrote, in the order of the card.
+    """
+    from fergcn.checkpoint import SHIPPED, load_checkpoint
+    from fergcn.report.card import write_card
+
+    readme = SHIPPED.get(checkpoint, Path(checkpoint)) / "README.md"
+    write_card(load_checkpoint(checkpoint), readme, scores)
+    stdout.print(f"card: {readme}", soft_wrap=True, highlight=False)
+    return 0

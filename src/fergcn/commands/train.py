@@ -96,6 +96,7 @@ def evaluate(
     checkpoint: str = "default",
     expressions: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     hold_out: int | None = None,
+    by: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     peers: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
 ) -> int:
@@ -111,6 +112,8 @@ def evaluate(
         expressions: choose among these only, as a,b,c; clips of others are left out. Without
             any, among all that the checkpoint knows.
         hold_out: score the people only whom fergcn train left out with the same number.
+        by: also score groups of clips by what the dataset knows of them, such as skin_tone age
+            gender; numbers are cut into thirds of like many people.
         json_file: also write the scores there, and beside it every answer as a table (.csv).
         peers: score other tools beside it, on the same faces: fer, face-api. What they need is
             installed into an environment of their own in the cache, once.
@@ -130,7 +133,7 @@ def evaluate(
         clips, failures = load_faces(dataset, root, loaded.model.config.num_frames, report)
         if hold_out is not None:
             clips = split_people(clips, hold_out)[1]
-        evaluation = evaluate_clips(loaded, clips, chosen, report)
+        evaluation = evaluate_clips(loaded, clips, chosen, report, by or [])
         num_frames = loaded.model.config.num_frames
         beside, failed = score_peers(peer_names, clips, evaluation.expressions, num_frames, report)
     for reason in (*failures, *failed.values()):
@@ -143,6 +146,7 @@ def evaluate(
         about: dict[str, Any] = {
             "dataset": dataset,
             "checkpoint": checkpoint,
+            "hold_out": hold_out,
             "unreadable": list(failures),
         }
         if peers:
@@ -163,6 +167,53 @@ def evaluate(
         where = ", ".join(map(str, tables))
         stdout.print(f"scores: {json_file}\nanswers: {where}", soft_wrap=True)
     return int(bool(failures or failed))
+
+
+def calibrate(
+    checkpoint: str,
+    dataset: str,
+    root: Path | None = None,
+    /,
+    *,
+    output: Output,
+    hold_out: int | None = None,
+    other_people: bool = False,
+) -> int:
+    """Make a checkpoint's probabilities say what they mean.
+
+    One temperature is fitted on people that the checkpoint was not trained on, and folded into its
+    classifier: answers stay the same, and nothing is slower.
+
+    Args:
+        checkpoint: folder of a checkpoint, or the name of one in the package.
+        dataset: name of a dataset, see fergcn datasets.
+        root: its folder, as in fergcn evaluate.
+        output: folder of the new checkpoint.
+        hold_out: take the people only whom fergcn train left out with the same number.
+        other_people: the checkpoint was trained on nobody of the dataset, though it can't be seen.
+    """
+    from fergcn.calibration import calibrate_checkpoint
+    from fergcn.checkpoint import load_checkpoint
+    from fergcn.evaluation import load_faces
+
+    loaded = load_checkpoint(checkpoint)
+    with progress_bars() as report:
+        clips, failures = load_faces(dataset, root, loaded.model.config.num_frames, report)
+        if hold_out is not None:
+            clips = split_people(clips, hold_out)[1]
+        about = calibrate_checkpoint(loaded, clips, output, dataset, hold_out, other_people, report)
+    for reason in failures:
+        print(f"fergcn: {reason}", file=sys.stderr)
+    before, after = (about[when]["expected_calibration_error"] for when in ("before", "after"))
+    stdout.print(
+        f"temperature {about['temperature']:.3f}, fitted on {about['count']} clips of "
+        f"{about['num_subjects']} people\nexpected calibration error: {before:.3f} before, "
+        f"{after:.3f} after (each clip with a temperature of other people)\n"
+        f"checkpoint: {output}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    return int(bool(failures))
 
 
 def split_people(clips: list[Clip], folds: int) -> tuple[list[Clip], list[Clip]]:
@@ -220,6 +271,7 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     stdout.print(table)
     if (error := summary["expected_calibration_error"]) is not None:
         stdout.print(f"expected calibration error of the answers: {error:.3f}", highlight=False)
+    print_sure_answers(summary["selective"])
     by_expression = Table("expression", "clips", "recall")
     for name in evaluation.expressions:
         recall = summary["recall"][name]
@@ -228,12 +280,62 @@ def print_evaluation(evaluation: "Evaluation") -> None:
         )
     stdout.print(by_expression)
     print_confusion(evaluation.scores, evaluation.expressions)
+    print_claims(summary["intensity_claims"])
+    for name, groups in summary["by"].items():
+        by_group = Table(name, "clips", "people", "accuracy", "UAR")
+        for group in groups:
+            by_group.add_row(
+                group["group"],
+                str(group["count"]),
+                str(group["num_subjects"]),
+                with_interval(group, "accuracy"),
+                with_interval(group, "uar"),
+            )
+        stdout.print(by_group)
 
 
-def with_interval(scores: Mapping[str, Any], name: str) -> str:
+def print_sure_answers(selective: Mapping[str, Any]) -> None:
+    """Print what is gained where the network may say that it is not sure."""
+    if selective["accuracy"] is None:
+        return
+    line = (
+        f"sure (probability from {selective['sure_from']:g}): {selective['answered']:.1%} of the "
+        f"clips, of these right {with_interval(selective, 'accuracy')}"
+    )
+    for percent in (80, 90):
+        if (accuracy := selective[f"accuracy_at_{percent}"]) is not None:
+            line += f"; of the surest {percent} % {accuracy:.3f}"
+    stdout.print(line, soft_wrap=True, highlight=False)
+
+
+CLAIM_NAMES = {"weights": "fusion weights", "intensity": "intensity u of single frames"}
+
+
+def print_claims(claims: Mapping[str, Any]) -> None:
+    """Print how well a network follows the true intensity within a clip, where that is known."""
+    if not claims:
+        return
+    table = Table("against the true intensity", "clips", "r within a clip", "apex error")
+    for name, claim in claims.items():
+        table.add_row(
+            CLAIM_NAMES[name],
+            str(claim["clips"]),
+            with_interval(claim, "correlation"),
+            with_interval(claim, "apex_error", ".1f"),
+        )
+    middle = next(iter(claims.values()))["apex_error_of_middle"]
+    table.caption = (
+        "mean r and median error in sampled frames, with 95 % intervals over subjects;\n"
+        f"naming the middle frame always: {middle:.1f}"
+    )
+    stdout.print(table)
+
+
+def with_interval(scores: Mapping[str, Any], name: str, form: str = ".3f") -> str:
     """Format a score and its interval."""
     low, high = scores[f"{name}_ci"]
-    return f"{scores[name]:.3f} ({low:.3f}–{high:.3f})"
+    to = " to " if low < 0 else "–"
+    return f"{scores[name]:{form}} ({low:{form}}{to}{high:{form}})"
 
 
 def print_confusion(scores: Scores, expressions: tuple[str, ...]) -> None:

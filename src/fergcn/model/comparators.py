@@ -50,16 +50,24 @@ class FrameAttentionHead(nn.Module):
         self.q1 = nn.Linear(2 * config.feature_dim, 1, bias=False)
         self.classifier = nn.Linear(2 * config.feature_dim, config.num_classes)
 
+    def fusion_weights(self, features: Tensor) -> Tensor:
+        """Weight of each frame, `α_i β_i / Σ α_i β_i`: `(B, N, d)` to `(B, N)`."""
+        return self._relate(features)[1].squeeze(-1)
+
     def forward(self, features: Tensor) -> Tensor:
         """Map `(B, N, d)` to `(B, num_classes)` logits, for any N."""
+        related, weights = self._relate(features)
+        logits: Tensor = self.classifier((weights * related).sum(dim=1))  # (B, 2d)
+        return logits
+
+    def _relate(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """What is fused, `(B, N, 2d)`, and its weights, `(B, N, 1)`."""
         # softmax(log α) is α / Σ α, and no division by zero where every α vanishes.
         log_alpha = F.logsigmoid(self.q0(features))  # (B, N, 1)
         first = (torch.softmax(log_alpha, dim=1) * features).sum(dim=1, keepdim=True)  # (B, 1, d)
         related = torch.cat([features, first.expand_as(features)], dim=-1)  # (B, N, 2d)
         log_beta = F.logsigmoid(self.q1(related))
-        fused = (torch.softmax(log_alpha + log_beta, dim=1) * related).sum(dim=1)  # (B, 2d)
-        logits: Tensor = self.classifier(fused)
-        return logits
+        return related, torch.softmax(log_alpha + log_beta, dim=1)
 
 
 class TransformerHead(nn.Module):
