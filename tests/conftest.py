@@ -107,17 +107,3 @@ def few_rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for path in (BUNDLED / "clips" / row["subject_id"]).glob("*"):
             shutil.copy(path, root / "clips" / row["subject_id"])
     return root
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run the command line in this process → (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fergcn", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return call
