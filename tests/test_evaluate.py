@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from sklearn.metrics import confusion_matrix, f1_score, recall_score
 from conftest import TINY, tiny_config
 from fergcn.cache import cache_dir
 from fergcn.checkpoint import load_checkpoint, save_checkpoint
+from fergcn.cli import main
 from fergcn.clips import Clip, clip_digest, load_clip, picture_files, read_clip
 from fergcn.datasets import list_dataset, load_dataset
 from fergcn.datasets.check import check_dataset
