@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from conftest import tiny_config
 from fergcn.analysis import Analysis, AnalysisConfig, SegmentConfig, analyze, find_segments
-from fergcn.analysis.segments import split_at_gaps
-from fergcn.analysis.stream import FACE_COLUMNS, SEGMENT_COLUMNS, plan_windows, score_windows
+from fergcn.analysis.tables import FACE_COLUMNS, SEGMENT_COLUMNS
 from fergcn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fergcn.commands.predict import answer_lines
 from fergcn.expressions import EXPRESSIONS, FergcnError
 from fergcn.model import FERGCN
-from fergcn.report.outputs import write_analysis, write_overlay
+from fergcn.report.outputs import write_analysis
+from fergcn.report.overlay import write_overlay
 from fergcn.report.page import apex_thumbnails, write_report
 from fergcn.report.timeline import plot_timeline
 from fergcn.video import read_frames, write_video
@@ -93,9 +93,9 @@ def test_numbers_in_the_tables_fit_together(result: Analysis) -> None:
     np.testing.assert_allclose(result.windows[list(EXPRESSIONS)].sum(axis=1), 1)
     assert list(result.segments.columns) == list(SEGMENT_COLUMNS)
     assert result.num_faces == result.summary["counts"]["faces"] == 11
-    # N = 4 and stride 4 of 11 frames: the last window is moved back to end with the last frame.
-    assert list(result.windows["start_frame"]) == [0, 4, 7]
-    assert list(result.windows["end_frame"]) == [3, 7, 10]
+    # A video of 1 s is one window of 2 s.
+    assert list(result.windows["start_frame"]) == [0]
+    assert list(result.windows["end_frame"]) == [10]
     timings = result.summary["timings_s"]
     assert {"decode", "detect", "align", "backbone", "head"} < timings.keys()
     # Two threads work at once.
@@ -109,12 +109,12 @@ def test_an_improbable_answer_is_not_sure(panned: Path, checkpoint: Checkpoint) 
     assert track["answer"] == track["expression"] == best
     below = analyze(panned, checkpoint, AnalysisConfig(sure_from=mean[best] - 0.001))
     assert below.summary["tracks"][0]["answer"] == best
-    assert f"face 0: mostly {best} (0.00" in answer_lines(panned, below, Path())[1]
+    assert f"face 0: mostly {best} (0.00" in answer_lines(panned.name, below, Path())[1]
     above = analyze(panned, checkpoint, AnalysisConfig(sure_from=min(1, mean[best] + 0.001)))
     (unsure,) = above.summary["tracks"]
     assert (unsure["answer"], unsure["expression"]) == ("not sure", best)
     said = f"face 0: not sure: {best} {mean[best]:.2f}, {second} {mean[second]:.2f} (0.00"
-    assert said in answer_lines(panned, above, Path())[1]
+    assert said in answer_lines(panned.name, above, Path())[1]
     pd.testing.assert_frame_equal(above.frames, below.frames)
     with pytest.raises(ValueError, match=r"sure_from=1\.5, expected 0 to 1"):
         AnalysisConfig(sure_from=1.5)
@@ -208,71 +208,16 @@ def test_video_without_a_face_is_a_good_result(tmp_path: Path, checkpoint: Check
 def test_bad_input_is_named(tmp_path: Path, panned: Path, checkpoint: Checkpoint) -> None:
     with pytest.raises(FergcnError, match="found nothing there"):
         analyze(tmp_path / "missing.mp4", checkpoint)
-    with pytest.raises(FergcnError, match="stride 5, expected at most the 4 frames"):
-        analyze(panned, checkpoint, AnalysisConfig(stride=5))
     with pytest.raises(FergcnError, match="found device nonsense"):
         analyze(panned, checkpoint, AnalysisConfig(device="nonsense"))
     with pytest.raises(ValueError, match="min_face_size=5"):
         AnalysisConfig(min_face_size=5)
     with pytest.raises(ValueError, match="stride=0"):
         AnalysisConfig(stride=0)
-
-
-@pytest.mark.parametrize("length", [1, 3, 4, 5, 10])
-def test_shared_features_give_the_same_logits_as_the_whole_network(
-    checkpoint: Checkpoint, length: int
-) -> None:
-    """Windows that share cached features against `model(frames)` on each window's pictures."""
-    model = checkpoint.model
-    frames = torch.rand(length, 3, 32, 32, generator=torch.Generator().manual_seed(length))
-    windows = plan_windows(np.arange(length) / 25, 4, stride=2, max_gap_s=0.5)
-    with torch.inference_mode():
-        features = model.frame_features(frames)
-        frame_probs, window_probs = score_windows(model, features, windows)
-        direct = model(frames[torch.from_numpy(windows)])
-    np.testing.assert_allclose(window_probs, direct.softmax(1), rtol=1e-3, atol=1e-5)
-    for frame in range(length):
-        times_used = (windows == frame).sum(axis=1)
-        mean = np.average(direct.softmax(1).numpy(), axis=0, weights=times_used)
-        np.testing.assert_allclose(frame_probs[frame], mean, rtol=1e-3, atol=1e-5)
-
-
-def test_frames_add_up_to_their_window(checkpoint: Checkpoint) -> None:
-    """Eq. 8: with one window, the weighted mean of the frames' logits is the window's."""
-    head = checkpoint.model.head
-    with torch.inference_mode():
-        features = torch.randn(1, 4, 16)
-        logits = head.classifier(head.frame_outputs(features))
-        torch.testing.assert_close(head.fusion_weights(features) @ logits, head(features))
-
-
-def test_number_of_windows() -> None:
-    time_s = np.arange(20) / 25
-
-    def windows(length: int) -> list[list[int]]:
-        return plan_windows(time_s[:length], 4, stride=3, max_gap_s=0.5).tolist()
-
-    assert windows(0) == []
-    assert windows(1) == [[0, 0, 0, 0]]
-    assert windows(3) == [[0, 1, 1, 2]]
-    assert windows(4) == [[0, 1, 2, 3]]
-    assert windows(5) == [[0, 1, 2, 3], [1, 2, 3, 4]]
-    assert windows(7) == [[0, 1, 2, 3], [3, 4, 5, 6]]
-
-
-times = st.lists(st.floats(0.01, 1), min_size=1, max_size=40).map(np.cumsum)
-
-
-@given(times, st.integers(1, 6), st.data())
-def test_windows_cover_every_frame_and_bridge_no_gap(
-    time_s: np.ndarray, num_frames: int, data: st.DataObject
-) -> None:
-    stride = data.draw(st.integers(1, num_frames))
-    windows = plan_windows(time_s, num_frames, stride, max_gap_s=0.5)
-    assert set(windows.flatten()) == set(range(len(time_s)))
-    assert (np.diff(windows, axis=1) >= 0).all()
-    runs = split_at_gaps(time_s, 0.5)
-    assert all(any(run.start <= w[0] and w[-1] < run.stop for run in runs) for w in windows)
+    with pytest.raises(ValueError, match="the stride at most the window"):
+        AnalysisConfig(window_s=1, stride_s=1.5)
+    with pytest.raises(ValueError, match="window_s=nan"):
+        AnalysisConfig(window_s=float("nan"))
 
 
 def segments_of(intensity: Sequence[float], names: str = "", **changes: float) -> list[tuple]:

@@ -210,7 +210,15 @@ def test_predict_goes_on_after_bad_videos(run, face_video: Path, tmp_path: Path)
         assert f"{name}.mp4: found" in line
         assert "expected" in line
     assert "20 of 20 frames show a face" in out
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["astronaut"]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["astronaut", "videos.csv"]
+    table = pd.read_csv(tmp_path / "out" / "videos.csv")
+    assert list(table["status"]) == ["failed"] * 4 + ["done"]
+    assert [Path(file).stem for file in table["file"]] == [
+        *("none", "empty", "text", "cut", "astronaut"),
+    ]
+    assert table.loc[4, ["faces", "segments"]].notna().all()
+    assert table["note"].str.contains("found").tolist()[:4] == [True] * 4
 
 
 def test_videos_of_one_name_keep_apart(run, face_video: Path, tmp_path: Path) -> None:
@@ -219,7 +227,7 @@ def test_videos_of_one_name_keep_apart(run, face_video: Path, tmp_path: Path) ->
     code, _, err = run("predict", face_video, other, "-o", tmp_path / "out")
     assert code == 0, err
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["astronaut", "astronaut-2"]
+    assert names == ["astronaut", "astronaut-2", "videos.csv"]
 
 
 def test_a_video_without_faces_is_an_answer(run, tmp_path: Path) -> None:
@@ -276,6 +284,14 @@ def test_two_workers_find_what_one_finds(run, face_video: Path, tmp_path: Path) 
             pd.read_csv(tmp_path / side / video.stem / "frames.csv") for side in ("one", "two")
         ]
         pd.testing.assert_frame_equal(*tables, rtol=1e-3, atol=1e-4)
+
+
+def test_a_hyphen_is_stdin(run, tmp_path: Path) -> None:
+    assert run("predict", "--files-from", "-", "-o", tmp_path) == (0, "", "")  # an empty list
+    code, _, err = run("predict", "-", "-o", tmp_path)
+    assert code == 1 and is_one_line(err) and "found nothing that can be read" in err
+    code, _, err = run("predict", "-", "a.mp4", "-o", tmp_path)
+    assert code == 2 and "found a live source and other videos" in err
 
 
 @pytest.mark.parametrize(
@@ -344,7 +360,7 @@ def test_module_and_exit_code_as_a_real_process(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert result.stdout == ""
     assert is_one_line(result.stderr)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.rglob("*")] == ["results", "videos.csv"]
 
 
 def test_ctrl_c_is_one_line_while_a_command_is_imported() -> None:

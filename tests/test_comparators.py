@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from conftest import tiny_config
 from fergcn.ablation import GROUPS, TABLE_V
-from fergcn.analysis.stream import analyze
+from fergcn.analysis import analyze
 from fergcn.checkpoint import load_checkpoint, save_checkpoint
 from fergcn.clips import Clip
 from fergcn.crossval import Protocol, crossvalidate
@@ -263,7 +263,7 @@ def test_analysis_takes_networks_with_frame_features(tmp_path: Path) -> None:
         save_checkpoint(tmp_path / network, model, ("anger", "fear", "neutral"), 40, 32)
     analysis = analyze(video, tmp_path / "frame-attention")
     assert analysis.num_faces == 5
-    assert len(analysis.windows) == 2
+    assert len(analysis.windows) == 1 and analysis.contributions.empty
     assert analysis.summary["checkpoint"]["network"] == "frame-attention"
     with pytest.raises(FergcnError, match="found a checkpoint of r3d-18, which has no frame feat"):
         analyze(video, tmp_path / "r3d-18")

@@ -7,9 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fergcn.analysis.stream import Analysis as Analysis
-    from fergcn.analysis.stream import AnalysisConfig as AnalysisConfig
-    from fergcn.analysis.stream import analyze as analyze
+    from fergcn.analysis.collect import Analysis as Analysis
+    from fergcn.analysis.collect import analyze as analyze
+    from fergcn.analysis.config import AnalysisConfig as AnalysisConfig
+    from fergcn.analysis.engine import Prediction as Prediction
+    from fergcn.analysis.engine import stream as stream
     from fergcn.checkpoint import Checkpoint as Checkpoint
     from fergcn.checkpoint import load_checkpoint as load_checkpoint
     from fergcn.checkpoint import save_checkpoint as save_checkpoint
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
     from fergcn.training import TrainConfig as TrainConfig
 
 _HOME = {
-    "Analysis": "fergcn.analysis.stream",
-    "AnalysisConfig": "fergcn.analysis.stream",
+    "Analysis": "fergcn.analysis.collect",
+    "AnalysisConfig": "fergcn.analysis.config",
     "Checkpoint": "fergcn.checkpoint",
     "Clip": "fergcn.clips",
     "EXPRESSIONS": "fergcn.expressions",
@@ -34,12 +36,14 @@ _HOME = {
     "FergcnError": "fergcn.expressions",
     "GraphConvolution": "fergcn.model",
     "ModelConfig": "fergcn.model",
+    "Prediction": "fergcn.analysis.engine",
     "TrainConfig": "fergcn.training",
-    "analyze": "fergcn.analysis.stream",
+    "analyze": "fergcn.analysis.collect",
     "intensity_weights": "fergcn.model",
     "load_checkpoint": "fergcn.checkpoint",
     "sample_frames": "fergcn.clips",
     "save_checkpoint": "fergcn.checkpoint",
+    "stream": "fergcn.analysis.engine",
     "subject_folds": "fergcn.crossval",
 }
 

@@ -50,6 +50,8 @@ def main() -> None:
 def _run(arguments: list[str]) -> NoReturn:
     try:
         given = "--config" in arguments
+        # A lone hyphen is stdin, as everywhere, but cyclopts takes it for an option.
+        arguments = ["/dev/stdin" if word == "-" else word for word in arguments]
         app.config = (Toml(_take_config(arguments), must_exist=True),) if given else ()
         # Settings check themselves when they are made, which is still a matter of usage.
         command, bound, _ = app.parse_args(arguments)

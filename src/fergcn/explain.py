@@ -155,10 +155,7 @@ def _overlap(cells: int, positions: int, extent: float) -> Floats:
 
 
 def frame_contributions(head: GraphHead, features: Tensor) -> tuple[Floats, Floats]:
-    """Part of each frame in each logit, exactly: `w_i · (W h_i)`, Eq. 8 being linear.
-
-    h_i has seen the whole clip through the graph and the BiLSTM: this is what frame i's place in
-    the sum is worth, not what the logit would lose without the frame.
+    """What each frame contributes to each logit, as `GraphHead.frame_contributions` has it.
 
     Args:
         head: the network's head, in evaluation mode.
@@ -169,9 +166,7 @@ def frame_contributions(head: GraphHead, features: Tensor) -> tuple[Floats, Floa
         to the logits.
     """
     with torch.no_grad():
-        hidden = head.frame_outputs(features[None])[0]  # (N, d)
-        weights = head.fusion_weights(features[None]).reshape(-1, 1)  # (N, 1)
-        parts = weights * (hidden @ head.classifier.weight.T)
+        parts = head.frame_contributions(features[None])[0]
     return parts.double().cpu().numpy(), head.classifier.bias.detach().double().cpu().numpy()
 
 

@@ -132,7 +132,7 @@ def probe_video(path: Path) -> VideoInfo:
         FergcnError: the file is missing, empty, can't be read, or holds no video.
     """
     with _opened(path) as (container, stream, _):
-        fps = _frame_rate(stream)
+        fps = frame_rate(stream)
         num_frames = stream.frames or None
         if num_frames is None and container.duration:
             num_frames = max(1, round(container.duration / av.time_base * fps))
@@ -152,15 +152,15 @@ def read_frames(path: Path) -> Iterator[VideoFrame]:
     """
     index = 0
     with _opened(path) as (container, stream, source):
-        clock = Clock(1 / _frame_rate(stream))
-        ratio = _pixel_ratio(stream)
+        clock = Clock(1 / frame_rate(stream))
+        ratio = pixel_ratio(stream)
         size: tuple[int, int] | None = None
         source.be_patient()  # opening may have taken long
         try:
             for frame in _without_combs(_decode(container, stream, source)):
                 stamp_s = frame.time if frame.time_base else None
                 try:
-                    image = _upright_rgb(frame, ratio, size)
+                    image = upright_rgb(frame, ratio, size)
                 except (av.error.FFmpegError, ValueError, MemoryError):
                     continue  # a picture in a form that can't be converted
                 size = (image.shape[1], image.shape[0])
@@ -334,13 +334,13 @@ def _video_track(path: Path, container: Any) -> Any:
     return track
 
 
-def _frame_rate(stream: Any) -> float:
+def frame_rate(stream: Any) -> float:
     """Frames a second; headers that say nothing or nonsense count as 25."""
     rate = stream.average_rate or stream.guessed_rate
     return float(rate) if rate and 0.001 <= rate <= 1000 else 25.0
 
 
-def _pixel_ratio(stream: Any) -> float:
+def pixel_ratio(stream: Any) -> float:
     """Width of a pixel over its height."""
     ratio = float(stream.sample_aspect_ratio or 1)
     return ratio if 1 / MAX_PIXEL_RATIO <= ratio <= MAX_PIXEL_RATIO else 1.0
@@ -413,7 +413,7 @@ def _filtered(graph: Graph, frame: Any) -> Iterator[Any]:
             return
 
 
-def _upright_rgb(frame: Any, pixel_ratio: float, size: tuple[int, int] | None) -> Picture:
+def upright_rgb(frame: Any, pixel_ratio: float, size: tuple[int, int] | None) -> Picture:
     """Convert to RGB as it is to be shown.
 
     Args:

@@ -1,6 +1,16 @@
 """From a video to who showed which expression when."""
 
+from fergcn.analysis.collect import Analysis, analyze
+from fergcn.analysis.config import AnalysisConfig
+from fergcn.analysis.engine import Prediction, stream
 from fergcn.analysis.segments import SegmentConfig, find_segments
-from fergcn.analysis.stream import Analysis, AnalysisConfig, analyze
 
-__all__ = ["Analysis", "AnalysisConfig", "SegmentConfig", "analyze", "find_segments"]
+__all__ = [
+    "Analysis",
+    "AnalysisConfig",
+    "Prediction",
+    "SegmentConfig",
+    "analyze",
+    "find_segments",
+    "stream",
+]

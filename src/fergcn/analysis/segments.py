@@ -1,5 +1,6 @@
 """From intensity over time to segments: onset, apex and offset of each expression shown."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -8,6 +9,8 @@ from numpy.typing import NDArray
 
 ROUNDING_S = 1e-6
 """Frame times carry rounding errors: 0.6 − 0.4 is to count as 0.2, in seconds."""
+MAX_SEGMENT_FRAMES = 10_000
+"""A longer segment is cut there; bounds memory. About five and a half minutes at 30 frames/s."""
 
 
 @dataclass(frozen=True)
@@ -58,40 +61,120 @@ class Segment:
     """Highest intensity of its frames, 0 to 1."""
 
 
-def split_at_gaps(time_s: NDArray[np.float64], max_gap_s: float) -> list[slice]:
-    """Cut a face's frames where it was away.
-
-    Args:
-        time_s: `(n,)` ascending, in seconds.
-        max_gap_s: neighbours that are further apart belong to different runs.
-
-    Returns:
-        The runs, as slices that together cover all n frames.
-    """
-    if len(time_s) == 0:
-        return []
-    cuts = [
-        0,
-        *(np.flatnonzero(np.diff(time_s) > max_gap_s + ROUNDING_S) + 1).tolist(),
-        len(time_s),
-    ]
-    return [slice(start, stop) for start, stop in pairwise(cuts)]
-
-
-def find_segments(
-    time_s: NDArray[np.float64],
-    intensity: NDArray[np.float64],
-    probs: NDArray[np.float64],
-    expressions: tuple[str, ...],
-    config: SegmentConfig | None = None,
-    max_gap_s: float = 0.5,
-) -> list[Segment]:
-    """Find the segments of one face.
+class SegmentFinder:
+    """Find the segments of one face while its frames come.
 
     A segment is a stretch of intensity above the offset threshold that reaches the onset threshold
     somewhere. It takes the name of the non-neutral expression with the largest summed probability;
     where another one leads for `min_turn_s` or longer, the segment is divided there, because one
     expression may turn into another without a neutral face in between.
+
+    Args:
+        expressions: the names of the classes.
+        config: thresholds and lengths.
+        max_gap_s: a segment does not go on over a longer time without the face.
+    """
+
+    def __init__(
+        self,
+        expressions: tuple[str, ...],
+        config: SegmentConfig | None = None,
+        max_gap_s: float = 0.5,
+    ) -> None:
+        self.config = config or SegmentConfig()
+        self.max_gap_s = max_gap_s
+        self._names = [name for name in expressions if name != "neutral"]
+        self._shown = [expressions.index(name) for name in self._names]
+        # Frames from the first one on that may belong to a segment.
+        self._times: list[float] = []
+        self._intensities: list[float] = []
+        self._probs: list[NDArray[np.float64]] = []
+        self._sure = 0  # so many of them make a segment already
+        self._active = False  # the last one is above the offset threshold
+        self._reached = False  # and since it is, the onset threshold was reached
+        self._last_s: float | None = None
+
+    def add(self, time_s: float, intensity: float, probs: NDArray[np.float64]) -> list[Segment]:
+        """Take in the next frame.
+
+        Args:
+            time_s: not before the previous one's.
+            intensity: 0 to 1.
+            probs: `(classes,)`.
+
+        Returns:
+            The segments that are whole now, by onset.
+        """
+        found = []
+        since = self._last_s if self._last_s is not None else time_s
+        if not 0 <= time_s - since <= self.max_gap_s + ROUNDING_S:
+            found += self.finish()
+        self._last_s = time_s
+        active = intensity >= self.config.offset_threshold
+        if not (active and self._active):  # a stretch begins, or there is none
+            if self._sure == 0:
+                self._forget()
+            elif time_s - self._times[self._sure - 1] > self.config.merge_gap_s + ROUNDING_S:
+                found += self.finish()
+            self._reached = False
+        self._active = active
+        if active or self._sure:
+            self._times.append(time_s)
+            self._intensities.append(intensity)
+            self._probs.append(probs[self._shown])
+        self._reached |= active and intensity >= self.config.onset_threshold
+        if self._reached:
+            self._sure = len(self._times)
+        if len(self._times) >= MAX_SEGMENT_FRAMES:
+            found += self.finish()
+        return found
+
+    def finish(self) -> list[Segment]:
+        """Give out what is whole when no frame follows, and begin anew."""
+        found = []
+        if self._sure:
+            time_s = np.array(self._times[: self._sure])
+            intensity = np.array(self._intensities[: self._sure])
+            found = self._divided(time_s, intensity, np.array(self._probs[: self._sure]))
+        self._forget()
+        return found
+
+    def _forget(self) -> None:
+        self._times, self._intensities, self._probs = [], [], []
+        self._sure, self._active, self._reached = 0, False, False
+
+    def _divided(
+        self,
+        time_s: NDArray[np.float64],
+        intensity: NDArray[np.float64],
+        probs: NDArray[np.float64],
+    ) -> list[Segment]:
+        """Segments of one stretch."""
+        segments = []
+        for part in _divide(time_s, probs.argmax(axis=1), self.config.min_turn_s):
+            times, peak = time_s[part], float(intensity[part].max())
+            # A part between two turns may stay low; it was not shown by itself.
+            if (
+                peak < self.config.onset_threshold
+                or times[-1] - times[0] < self.config.min_length_s - ROUNDING_S
+            ):
+                continue
+            apex = _apex(times, intensity[part], self.config.apex_span_s)
+            leader = int(probs[part].sum(axis=0).argmax())
+            onset_s, apex_s, offset_s = (float(times[index]) for index in (0, apex, -1))
+            segments.append(Segment(self._names[leader], onset_s, apex_s, offset_s, peak))
+        return segments
+
+
+def find_segments(
+    time_s: Iterable[float],
+    intensity: Iterable[float],
+    probs: NDArray[np.float64],
+    expressions: tuple[str, ...],
+    config: SegmentConfig | None = None,
+    max_gap_s: float = 0.5,
+) -> list[Segment]:
+    """Find the segments of one face whose frames are all there.
 
     Args:
         time_s: `(n,)` ascending, in seconds.
@@ -104,36 +187,11 @@ def find_segments(
     Returns:
         The segments by onset; they don't overlap.
     """
-    config = config or SegmentConfig()
-    shown = [index for index, name in enumerate(expressions) if name != "neutral"]
-    shown_probs = probs[:, shown]
+    finder = SegmentFinder(expressions, config, max_gap_s)
     segments = []
-    for run in split_at_gaps(time_s, max_gap_s):
-        for stretch in _active_stretches(time_s[run], intensity[run], config):
-            start, stop = run.start + stretch.start, run.start + stretch.stop
-            leaders = shown_probs[start:stop].argmax(axis=1)
-            for part in _divide(time_s[start:stop], leaders, config.min_turn_s):
-                first, last = start + part.start, start + part.stop - 1
-                own = slice(first, last + 1)
-                apex = first + _apex(time_s[own], intensity[own], config.apex_span_s)
-                peak = float(intensity[own].max())
-                # A part between two turns may stay low; it was not shown by itself.
-                if (
-                    peak < config.onset_threshold
-                    or time_s[last] - time_s[first] < config.min_length_s - ROUNDING_S
-                ):
-                    continue
-                leader = int(shown_probs[first : last + 1].sum(axis=0).argmax())
-                segments.append(
-                    Segment(
-                        expressions[shown[leader]],
-                        float(time_s[first]),
-                        float(time_s[apex]),
-                        float(time_s[last]),
-                        peak,
-                    )
-                )
-    return segments
+    for row in zip(time_s, intensity, probs, strict=True):
+        segments += finder.add(*row)
+    return segments + finder.finish()
 
 
 def _apex(time_s: NDArray[np.float64], intensity: NDArray[np.float64], span_s: float) -> int:
@@ -149,23 +207,6 @@ def _apex(time_s: NDArray[np.float64], intensity: NDArray[np.float64], span_s: f
     inside = np.minimum(time_s - time_s[0], half) + np.minimum(time_s[-1] - time_s, half)
     # Rounded, so that the first of equals counts; a segment of one frame has no inside.
     return int((means * (inside + ROUNDING_S)).round(6).argmax())
-
-
-def _active_stretches(
-    time_s: NDArray[np.float64], intensity: NDArray[np.float64], config: SegmentConfig
-) -> list[slice]:
-    """Stretches above the offset threshold that reach the onset threshold, short gaps closed."""
-    edges = np.diff(np.concatenate([[0], intensity >= config.offset_threshold, [0]]).astype(int))
-    stretches: list[slice] = []
-    for start, stop in zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True):
-        if intensity[start:stop].max() < config.onset_threshold:
-            continue
-        if stretches:
-            gap_s = time_s[start] - time_s[stretches[-1].stop - 1]
-            if gap_s <= config.merge_gap_s + ROUNDING_S:
-                start = stretches.pop().start
-        stretches.append(slice(int(start), int(stop)))
-    return stretches
 
 
 def _divide(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from fergcn.analysis.stream import AnalysisConfig
+from fergcn.analysis.config import AnalysisConfig
 from fergcn.checkpoint import load_checkpoint
 from fergcn.commands.crossval import crossval
 from fergcn.commands.predict import analyze_to, answer_lines
@@ -61,7 +61,7 @@ def demo(
     checkpoint = load_checkpoint("default")
     with progress_bars() as progress:
         analysis = analyze_to(video, directory, checkpoint, AnalysisConfig(), True, True, progress)
-    for line in answer_lines(video, analysis, directory):
+    for line in answer_lines(video.name, analysis, directory):
         stdout.print(line, soft_wrap=True, highlight=False)
     stdout.print("\n[bold]Look at[/bold]")
     for path, content in (

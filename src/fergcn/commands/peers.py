@@ -87,7 +87,7 @@ def bench_peers(video: Path, repeats: int) -> None:
     Raises:
         FergcnError: `fer` can't be installed or run, or the video can't be read.
     """
-    from fergcn.analysis.stream import AnalysisConfig
+    from fergcn.analysis.config import AnalysisConfig
     from fergcn.checkpoint import load_checkpoint
     from fergcn.commands.predict import analyze_to
 

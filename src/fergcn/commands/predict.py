@@ -1,21 +1,28 @@
 """The predict command: videos in, tables, plots and pages out."""
 
+import json
+import signal
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from cyclopts import Parameter
 
-from fergcn.analysis.stream import Analysis, AnalysisConfig, analyze
+from fergcn.analysis.collect import Analysis, analyze_live, analyze_video
+from fergcn.analysis.config import AnalysisConfig
+from fergcn.analysis.network import FaceNetwork
 from fergcn.checkpoint import Checkpoint, load_checkpoint
 from fergcn.commands.inputs import find_videos
 from fergcn.commands.progress import Report, progress_bars, stdout
 from fergcn.expressions import NOT_SURE, FergcnError, one_line
-from fergcn.report.outputs import is_current, write_analysis, write_overlay
+from fergcn.live import LiveSource, as_file, source_name
+from fergcn.report.outputs import ResultWriter, VideoTable, is_current
+from fergcn.report.overlay import write_overlay
 from fergcn.workers import num_cores, run_tasks
 
 Settings = Annotated[AnalysisConfig, Parameter(name="*")]
@@ -23,7 +30,7 @@ _SETTINGS = AnalysisConfig()
 
 
 def predict(
-    *videos: Path,
+    *videos: str,
     files_from: Path | None = None,
     output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("results"),
     checkpoint: str = "default",
@@ -37,10 +44,17 @@ def predict(
 
     Writes OUTPUT/<name of the video>/ with frames.csv, frames.parquet, windows.csv, segments.csv,
     timeline.png and summary.json. Videos whose results are there, made from the same file with the
-    same settings and checkpoint, are skipped: a run that was stopped goes on.
+    same settings and checkpoint, are skipped: a run that was stopped goes on. While a video is
+    analysed, its rows are in OUTPUT/<name of the video>.partial/ already. OUTPUT/videos.csv has one
+    line for each video.
+
+    A live source is recorded until it ends or Ctrl-C is pressed: it drops frames rather than lag.
+    Each recording gets a folder of its own.
 
     Args:
-        videos: video files, folders that hold some, or patterns as 'day*/*.mp4'.
+        videos: video files, folders that hold some, or patterns as 'day*/*.mp4'; or one live
+            source: the number of a camera, an address (http, https, rtsp, rtmp, tcp, udp), or - for
+            video on stdin.
         files_from: file that lists more of them, one in a line; - reads the list from stdin.
         output: folder of the results.
         checkpoint: folder of a checkpoint, or the name of one in the package.
@@ -50,34 +64,109 @@ def predict(
         num_workers: videos that are analysed at the same time.
     """
     if not videos and files_from is None:
-        print(
-            "fergcn: found no video, expected at least one: fergcn predict VIDEO…", file=sys.stderr
-        )
-        return 2
+        return _wrong_usage("found no video, expected at least one: fergcn predict VIDEO…")
     if num_workers < 1:
         raise FergcnError(f"found num_workers={num_workers}, expected at least 1: raise it")
+    files = [path for video in videos if (path := as_file(video)) is not None]
+    if len(files) < len(videos):
+        if len(videos) > 1 or files_from is not None:
+            return _wrong_usage("found a live source and other videos, expected it alone")
+        if overlay:
+            return _wrong_usage("found --overlay for a live source, expected a file: leave it out")
+        return _record(videos[0], output, load_checkpoint(checkpoint), settings, report)
     loaded = load_checkpoint(checkpoint)
-    places, errors = find_videos(videos, files_from)
-    failed = _tell(Outcome(complaints=[str(error) for error in errors], failed=bool(errors)))
+    places, errors = find_videos(files, files_from)
+    _tell(Outcome(complaints=[str(error) for error in errors]))
+    failed = bool(errors)
+    table = VideoTable(output / "videos.csv", map(str, places))
     jobs = []
     for video, place in places.items():
         directory = output / place
         if not overwrite and is_current(directory, video, settings, loaded, overlay, report):
             again = "(--overwrite does it again)"
             _tell(Outcome([f"{video.name}: done before → {directory} {again}"]))
+            summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
+            table.add(str(video), summary, "done before")
             continue
         threads = max(1, num_cores() // num_workers)
         jobs.append(Job(video, directory, checkpoint, settings, overlay, report, threads))
     with progress_bars() as progress:
         if num_workers == 1 or len(jobs) < 2:
             for job in jobs:
-                failed |= _tell(run_job(job, progress))
+                failed |= _end_job(job, run_job(job, progress), table)
         else:
             with closing(run_tasks(run_job, jobs, num_workers)) as outcomes:
-                for done, (_, outcome) in enumerate(outcomes, 1):
-                    failed |= _tell(outcome)
+                for done, (position, outcome) in enumerate(outcomes, 1):
+                    failed |= _end_job(jobs[position], outcome, table)
                     progress("videos", done, len(jobs))
     return int(failed)
+
+
+def _end_job(job: "Job", outcome: "Outcome", table: VideoTable) -> bool:
+    """Tell what became of a video and note it in the table; say whether it failed."""
+    _tell(outcome)
+    table.add(str(job.video), outcome.summary, "; ".join(outcome.complaints))
+    return outcome.failed
+
+
+def _wrong_usage(message: str) -> int:
+    print(f"fergcn: {message}", file=sys.stderr)
+    return 2
+
+
+def _record(
+    name: str, output: Path, checkpoint: Checkpoint, settings: AnalysisConfig, report: bool
+) -> int:
+    """Analyse a live source until it ends or Ctrl-C is pressed."""
+    network = FaceNetwork(checkpoint, settings.device)
+    source = LiveSource(name)
+    directory = _free_place(output / source_name(name))
+    print(f"fergcn: recording into {directory}.partial; Ctrl-C ends it", file=sys.stderr)
+    with (
+        _ctrl_c_stops(source),
+        ResultWriter(directory, checkpoint.expressions, settings.contributions) as writer,
+    ):
+        analysis = writer.finish(analyze_live(source, network, settings, writer.add))
+    if report:
+        from fergcn.report.page import write_report
+
+        write_report(analysis, directory / "report.html")
+    latency = analysis.summary["latency_s"]
+    lines = [
+        *answer_lines(source_name(name), analysis, directory),
+        f"  latency: windows {latency['windows']['median']:.2f} s (95 % within "
+        f"{latency['windows']['p95']:.2f} s), final rows {latency['frames']['median']:.2f} s "
+        f"({latency['frames']['p95']:.2f} s); "
+        f"{analysis.summary['video']['dropped_frames']} frames dropped",
+    ]
+    warnings = _warnings(name, analysis)
+    _tell(Outcome(lines, warnings))
+    VideoTable(output / "videos.csv", []).add(name, analysis.summary, "; ".join(warnings))
+    return 0
+
+
+@contextmanager
+def _ctrl_c_stops(source: LiveSource) -> Iterator[None]:
+    """Let the first Ctrl-C end a recording, and the second one the program."""
+
+    def stop(_number: int, _frame: object) -> None:
+        source.stop()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _free_place(directory: Path) -> Path:
+    """A folder that is not there yet: no recording takes another one's place."""
+    place, number = directory, 1
+    while place.exists() or place.with_name(place.name + ".partial").exists():
+        number += 1
+        place = directory.with_name(f"{directory.name}-{number}")
+    return place
 
 
 @dataclass(frozen=True)
@@ -101,6 +190,8 @@ class Outcome:
     answer: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     failed: bool = False
+    summary: dict[str, Any] | None = None
+    """Of the analysis, unless it failed."""
 
 
 def run_job(job: Job, progress: Report = lambda _what, _done, _total: None) -> Outcome:
@@ -124,8 +215,15 @@ def run_job(job: Job, progress: Report = lambda _what, _done, _total: None) -> O
             "expected a folder with room: choose another with -o"
         )
         return Outcome(complaints=[complaint], failed=True)
-    warnings = [f"{job.video}: {warning}" for warning in analysis.summary["warnings"]]
-    return Outcome(answer_lines(job.video, analysis, job.directory), warnings)
+    return Outcome(
+        answer_lines(job.video.name, analysis, job.directory),
+        _warnings(str(job.video), analysis),
+        summary=analysis.summary,
+    )
+
+
+def _warnings(name: str, analysis: Analysis) -> list[str]:
+    return [f"{name}: {warning}" for warning in analysis.summary["warnings"]]
 
 
 @cache
@@ -133,13 +231,12 @@ def _load_once(checkpoint: str) -> Checkpoint:
     return load_checkpoint(checkpoint)
 
 
-def _tell(outcome: Outcome) -> bool:
-    """Print an outcome; say whether it failed."""
+def _tell(outcome: Outcome) -> None:
+    """Print an outcome."""
     for line in outcome.answer:
         stdout.out(one_line(line), highlight=False)  # as it is: names may look like markup
     for complaint in outcome.complaints:
         print(f"fergcn: {one_line(complaint)}", file=sys.stderr)
-    return outcome.failed
 
 
 def analyze_to(
@@ -151,17 +248,26 @@ def analyze_to(
     report: bool,
     progress: Report,
 ) -> Analysis:
-    """Analyse one video and write its results.
+    """Analyse one video and write its results as they come.
+
+    Returns:
+        As much of the analysis as can be shown, as `read_results` reads it.
 
     Raises:
         FergcnError: the video can't be read, or the results can't be written.
     """
-    analysis = analyze(
-        video, checkpoint, settings, lambda done, total: progress(video.name, done, total)
-    )
-    write_analysis(analysis, directory)
+    network = FaceNetwork(checkpoint, settings.device)
+    with ResultWriter(directory, checkpoint.expressions, settings.contributions) as writer:
+        summary = analyze_video(
+            video,
+            network,
+            settings,
+            writer.add,
+            lambda done, total: progress(video.name, done, total),
+        )
+        analysis = writer.finish(summary)
     if overlay:
-        write_overlay(video, analysis, directory / "overlay.mp4")
+        write_overlay(video, analysis, directory / "overlay.mp4", directory / "frames.csv")
     if report:
         from fergcn.report.page import write_report
 
@@ -169,11 +275,11 @@ def analyze_to(
     return analysis
 
 
-def answer_lines(video: Path, analysis: Analysis, directory: Path) -> list[str]:
+def answer_lines(name: str, analysis: Analysis, directory: Path) -> list[str]:
     """What was found in one video."""
     counts = analysis.summary["counts"]
     lines = [
-        f"{video.name}: {counts['frames_with_face']} of {counts['frames']} frames show a face "
+        f"{name}: {counts['frames_with_face']} of {counts['frames']} frames show a face "
         f"→ {directory}"
     ]
     for track in analysis.summary["tracks"]:

@@ -135,6 +135,26 @@ class GraphHead(nn.Module):
         u = torch.sigmoid(self.intensity(features))
         return torch.softmax(shared + self.sharpness * u, dim=-1)
 
+    def frame_contributions(self, features: Tensor) -> Tensor:
+        """Part of each frame in each logit, exactly: `w_i · (W h_i)`, Eq. 8 being linear.
+
+        h_i has seen the whole clip through the graph and the BiLSTM: this is what frame i's place
+        in the sum is worth, not what the logit would lose without the frame.
+
+        Args:
+            features: `(B, N, d)`.
+
+        Returns:
+            `(B, N, num_classes)`; summed over the frames and with the classifier's bias added, the
+            logits.
+        """
+        if self.intensity is None:
+            self.config.require_num_frames(features.shape[1])
+        hidden = self.frame_outputs(features)  # (B, N, d)
+        weights = self.fusion_weights(features)[..., None]  # (N, 1) or (B, N, 1)
+        parts: Tensor = weights * (hidden @ self.classifier.weight.T)
+        return parts
+
     def forward(self, features: Tensor) -> Tensor:
         """Classify clips from their frame features.
 

@@ -1,43 +1,133 @@
-"""Write an analysis: tables, summary, pictures and the video with what was found drawn in."""
+"""The folder of results of a video: tables, summary and timeline; and the table of all videos."""
 
+import csv
+import io
 import json
 import shutil
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
 
-import cv2
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+import pyarrow as pa
+from pyarrow import parquet
 
-from fergcn.analysis.stream import Analysis, AnalysisConfig
+from fergcn.analysis.collect import Analysis, column_types
+from fergcn.analysis.config import AnalysisConfig
+from fergcn.analysis.tables import Row, table_columns
 from fergcn.checkpoint import Checkpoint
 from fergcn.expressions import FergcnError
-from fergcn.report.timeline import EXPRESSION_COLOURS, longest_tracks, plot_timeline
-from fergcn.video import VideoFrame, probe_video, read_frames, write_video
+from fergcn.files import write_text
+from fergcn.report.timeline import plot_timeline
 
-RESULT_FILES = (
+COMPLETE_FILES = (
     *("frames.csv", "frames.parquet", "windows.csv", "segments.csv", "summary.json"),
-    *("timeline.png", "overlay.mp4", "report.html"),
+    "timeline.png",
 )
+"""What every analysis has."""
+RESULT_FILES = (*COMPLETE_FILES, "contributions.csv", "overlay.mp4", "report.html")
 """What belongs to one analysis and goes when the next one takes its place."""
+VIDEO_COLUMNS = ("file", "status", "faces", "expression", "segments", "note")
+"""Columns of the table with one line for each video."""
 
-STRIP_HEIGHT = 48
-"""Height of the timeline under the overlay, in pixels, for each face."""
-MAX_STRIPS = 4
-"""Faces with a timeline under the overlay; the longest ones."""
+MAX_SHOWN_FRAMES = 4000
+"""Of longer videos, plot and page show about so many frames, evenly chosen; bounds memory."""
+CHUNK_ROWS = 10_000
+"""Rows of a table that are read at once; bounds memory."""
 
-Picture = NDArray[np.uint8]
+
+class ResultWriter:
+    """Write the results of one video while they come.
+
+    Each row goes into a CSV table in `<directory>.partial` and from there to the disk's cache at
+    once, so that whole rows can be read while the work goes on, and after this process is killed.
+    `finish` makes the rest from these tables and swaps the folder in. A result that was there is
+    replaced then, and with it what was made from it (`RESULT_FILES`); any other file in the
+    directory stays. An error leaves the partial folder if there is a row in it.
+
+    Args:
+        directory: the folder to write.
+        expressions: names of the probabilities.
+        contributions: whether there is a table of contributions.
+
+    Raises:
+        FergcnError: there is a file of that name.
+    """
+
+    def __init__(
+        self, directory: Path, expressions: tuple[str, ...], contributions: bool = False
+    ) -> None:
+        if directory.exists() and not directory.is_dir():
+            raise FergcnError(
+                f"{directory}: found a file, expected a folder: choose another output"
+            )
+        self.directory = directory
+        self.partial = directory.with_name(directory.name + ".partial")
+        if self.partial.exists():
+            shutil.rmtree(self.partial)
+        self.partial.mkdir(parents=True)
+        self._has_rows = False
+        # Line by line: what is in the file is always whole rows.
+        self._files: list[TextIO] = []
+        self._tables = {}
+        for name, columns in table_columns(expressions, contributions).items():
+            path = self.partial / f"{name}.csv"
+            file = path.open("w", buffering=1, newline="", encoding="utf-8")
+            self._files.append(file)
+            self._tables[name] = csv.writer(file, lineterminator="\n")
+            self._tables[name].writerow(columns)
+
+    def add(self, name: str, row: Row) -> None:
+        """Append a row to a table."""
+        self._tables[name].writerow(row)
+        self._has_rows = True
+
+    def finish(self, summary: dict[str, Any]) -> Analysis:
+        """Write what is made from the tables, and give the folder its name.
+
+        `frames.parquet` is made here, in pieces: a Parquet file can't be read before it is whole.
+
+        Args:
+            summary: of the analysis.
+
+        Returns:
+            What `read_results` reads.
+        """
+        self._close()
+        _convert_to_parquet(self.partial / "frames.csv", self.partial / "frames.parquet")
+        text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+        # Bytes in a file's name that are no text become JSON's own escapes.
+        (self.partial / "summary.json").write_text(
+            text, encoding="utf-8", errors="backslashreplace"
+        )
+        analysis = read_results(self.partial)
+        plot_timeline(analysis).savefig(self.partial / "timeline.png", dpi=140)
+        _swap_in(self.partial, self.directory)
+        return analysis
+
+    def _close(self) -> None:
+        for file in self._files:
+            file.close()
+
+    def __enter__(self) -> "ResultWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close()
+        if not self._has_rows:
+            shutil.rmtree(self.partial, ignore_errors=True)
 
 
 def write_analysis(analysis: Analysis, directory: Path) -> None:
-    """Write the tables, the summary and the timeline of one video.
-
-    Everything is written into `<directory>.partial`, which then takes the directory's place. A
-    result that was there is replaced, and with it what was made from it (`RESULT_FILES`); any other
-    file in the directory stays.
+    """Write the tables, the summary and the timeline of one video, as `ResultWriter` does.
 
     Args:
         analysis: what `analyze` returned.
@@ -46,21 +136,106 @@ def write_analysis(analysis: Analysis, directory: Path) -> None:
     Raises:
         FergcnError: there is a file of that name.
     """
-    if directory.exists() and not directory.is_dir():
-        raise FergcnError(f"{directory}: found a file, expected a folder: choose another output")
-    partial = directory.with_name(directory.name + ".partial")
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    analysis.frames.to_csv(partial / "frames.csv", index=False)
-    analysis.frames.to_parquet(partial / "frames.parquet", index=False)
-    analysis.windows.to_csv(partial / "windows.csv", index=False)
-    analysis.segments.to_csv(partial / "segments.csv", index=False)
-    text = json.dumps(analysis.summary, indent=2, ensure_ascii=False) + "\n"
-    # Bytes in a file's name that are no text become JSON's own escapes.
-    (partial / "summary.json").write_text(text, encoding="utf-8", errors="backslashreplace")
-    plot_timeline(analysis).savefig(partial / "timeline.png", dpi=140)
-    _swap_in(partial, directory)
+    contributions = bool(analysis.summary["settings"]["contributions"])
+    with ResultWriter(directory, analysis.expressions, contributions) as writer:
+        for name in table_columns(analysis.expressions, contributions):
+            table = getattr(analysis, name).astype(object)
+            for row in table.where(table.notna(), None).itertuples(index=False, name=None):
+                writer.add(name, row)
+        writer.finish(analysis.summary)
+
+
+def read_results(directory: Path) -> Analysis:
+    """Read what a writer wrote, as much of it as can be shown.
+
+    Args:
+        directory: the folder.
+
+    Returns:
+        The analysis without windows and contributions. Of a video of more than
+        `MAX_SHOWN_FRAMES` frames, it has those at regular intervals, and all apexes.
+    """
+    summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
+    expressions = tuple(summary["checkpoint"]["expressions"])
+    columns = table_columns(expressions, contributions=False)
+    segments = pd.concat(read_table(directory / "segments.csv"))
+    step = max(1, summary["counts"]["frames"] // MAX_SHOWN_FRAMES)
+    apexes = set(segments["apex_s"])
+    frames = pd.concat(
+        chunk[(chunk["frame_index"] % step == 0) | chunk["time_s"].isin(apexes)]
+        for chunk in read_table(directory / "frames.csv")
+    )
+    windows = pd.DataFrame(columns=list(columns["windows"]))
+    return Analysis(
+        frames.reset_index(drop=True),
+        windows.astype(column_types(windows.columns)),
+        segments,
+        expressions,
+        summary,
+    )
+
+
+def read_table(path: Path) -> Iterator[pd.DataFrame]:
+    """Read a table in pieces of `CHUNK_ROWS`, at least one.
+
+    Args:
+        path: a CSV file that a writer wrote.
+    """
+    names = pd.read_csv(path, nrows=0).columns
+    chunks = pd.read_csv(
+        path, dtype=column_types(names), float_precision="round_trip", chunksize=CHUNK_ROWS
+    )
+    return iter(chunks)
+
+
+def _convert_to_parquet(source: Path, target: Path) -> None:
+    chunks = read_table(source)
+    first = pa.Table.from_pandas(next(chunks), preserve_index=False)
+    with parquet.ParquetWriter(target, first.schema) as writer:
+        writer.write_table(first)
+        for chunk in chunks:
+            writer.write_table(pa.Table.from_pandas(chunk, first.schema, preserve_index=False))
+
+
+class VideoTable:
+    """`videos.csv`: one line for each video, written as it ends.
+
+    Args:
+        path: the table. Lines there about other videos stay, those about `files` go.
+        files: the videos that are to come.
+    """
+
+    def __init__(self, path: Path, files: Iterable[str]) -> None:
+        self.path = path
+        files = set(files)
+        lines = [dict(zip(VIDEO_COLUMNS, VIDEO_COLUMNS, strict=True))]
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8", errors="replace") as file:
+                others = (row for row in csv.DictReader(file) if row.get("file"))
+                lines += [row for row in others if row["file"] not in files]
+        text = io.StringIO()
+        writer = csv.DictWriter(
+            text, VIDEO_COLUMNS, restval="", extrasaction="ignore", lineterminator="\n"
+        )
+        writer.writerows(lines)
+        write_text(path, text.getvalue())
+
+    def add(self, file: str, summary: Mapping[str, Any] | None, note: str = "") -> None:
+        """Append a line.
+
+        Args:
+            file: the video.
+            summary: of its analysis; None where it failed.
+            note: what else there is to say.
+        """
+        row: list[object] = [file, "failed", "", "", "", note]
+        if summary is not None:
+            tracks = summary["tracks"]
+            longest = max(tracks, key=lambda track: track["num_frames"], default=None)
+            expression = "" if longest is None else longest["expression"]
+            row = [file, "done", len(tracks), expression, summary["counts"]["segments"], note]
+        with self.path.open("a", newline="", encoding="utf-8", errors="backslashreplace") as table:
+            csv.writer(table, lineterminator="\n").writerow(row)
 
 
 def is_current(
@@ -84,7 +259,8 @@ def is_current(
     wanted = {
         "overlay.mp4": overlay,
         "report.html": report,
-        **dict.fromkeys(RESULT_FILES[:6], True),
+        "contributions.csv": settings.contributions,
+        **dict.fromkeys(COMPLETE_FILES, True),
     }
     if not all((directory / name).is_file() for name, needed in wanted.items() if needed):
         return False
@@ -121,129 +297,3 @@ def _keep_foreign_files(old: Path, directory: Path) -> None:
         if entry.name not in RESULT_FILES and not (directory / entry.name).exists():
             entry.replace(directory / entry.name)
     shutil.rmtree(old)
-
-
-def write_overlay(path_in: Path, analysis: Analysis, path_out: Path) -> None:
-    """Write the video with boxes, numbers, expressions and a timeline strip for each face.
-
-    The result has a constant frame rate; frames of a source with a varying rate are shown longer,
-    or left out where they follow each other too fast, so that its timing stays right. It has no
-    sound.
-
-    Args:
-        path_in: the video that was analysed.
-        analysis: what `analyze` returned for it.
-        path_out: the MP4 file to write; it appears under its name only when complete.
-
-    Raises:
-        FergcnError: the video can't be read.
-    """
-    fps = probe_video(path_in).fps
-    steps_s = np.diff(analysis.frames["time_s"].unique())
-    if len(steps_s) and np.median(steps_s) * fps < 0.7:
-        fps = 1 / float(np.median(steps_s))  # long pauses lower the average; frames would be lost
-    fps = min(max(fps, 1.0), 120.0)
-    write_video(path_out, _at_constant_rate(_draw_frames(path_in, analysis), fps), fps)
-
-
-def _draw_frames(path: Path, analysis: Analysis) -> Iterator[VideoFrame]:
-    faces = dict(iter(analysis.frames.dropna(subset=["track_id"]).groupby("frame_index")))
-    strips: Picture | None = None
-    size = (0, 0)
-    times = analysis.frames["time_s"]
-    duration_s = max(float(times.max()), 1e-6)
-    for frame in read_frames(path):
-        image = frame.image
-        if strips is None:
-            size = (image.shape[1], image.shape[0])
-            strips = _draw_strips(analysis, image.shape[1], duration_s)
-        elif size != (image.shape[1], image.shape[0]):  # the stream changed its picture size
-            image = cv2.resize(image, size).astype(np.uint8)
-        if frame.index in faces:
-            image = _draw_faces(image.copy(), faces[frame.index])
-        strip = strips.copy()
-        x = round(frame.time_s / duration_s * (size[0] - 1))
-        strip[:, max(0, x - 1) : x + 1] = (0, 0, 0)
-        yield VideoFrame(frame.index, frame.time_s, np.concatenate([image, strip]))
-
-
-def _draw_faces(image: Picture, faces: pd.DataFrame) -> Picture:
-    """Draw into `image` and return it."""
-    unit = max(0.5, min(image.shape[:2]) / 720)
-    thickness = max(1, round(2 * unit))
-    for face in faces.to_dict("records"):
-        colour = _rgb(face["expression"])
-        left, top, right, bottom = (round(face[name]) for name in ("x1", "y1", "x2", "y2"))
-        cv2.rectangle(image, (left, top), (right, bottom), colour, thickness + 1)
-        probability = face[face["expression"]]
-        text = f"{int(face['track_id'])} {face['expression']} {probability:.0%}"
-        font = (cv2.FONT_HERSHEY_SIMPLEX, 0.8 * unit, max(1, round(1.6 * unit)))
-        (width, height), baseline = cv2.getTextSize(text, *font)
-        margin = round(5 * unit)
-        label_height = height + baseline + margin
-        # Above the box, or inside it where there is no room; never over an edge of the picture.
-        label_top = top - label_height if top >= label_height else top
-        label_left = max(0, min(left, image.shape[1] - width - 2 * margin))
-        cv2.rectangle(
-            image,
-            (label_left, label_top),
-            (label_left + width + 2 * margin, label_top + label_height),
-            colour,
-            cv2.FILLED,
-        )
-        ink = (0, 0, 0) if np.dot(colour, (0.299, 0.587, 0.114)) > 110 else (255, 255, 255)
-        position = (label_left + margin, label_top + height + margin // 2 + 1)
-        cv2.putText(image, text, position, font[0], font[1], ink, font[2], cv2.LINE_AA)
-    return image
-
-
-def _draw_strips(analysis: Analysis, width: int, duration_s: float) -> Picture:
-    """Intensity over the whole video, coloured by expression, one strip for each face."""
-    track_ids = longest_tracks(analysis.frames, MAX_STRIPS)
-    strips = np.full((STRIP_HEIGHT * max(1, len(track_ids)), width, 3), 255, dtype=np.uint8)
-    for position, track_id in enumerate(track_ids):
-        top = position * STRIP_HEIGHT
-        bottom = top + STRIP_HEIGHT - 1
-        track = analysis.frames[analysis.frames["track_id"] == track_id]
-        columns = np.round(track["time_s"].to_numpy() / duration_s * (width - 1)).astype(int)
-        ends = np.append(columns[1:], columns[-1] + 1)
-        gaps = np.diff(track["frame_index"].to_numpy(), append=track["frame_index"].iloc[-1] + 1)
-        strips[top : bottom - 1] = 205  # grey is time without the face
-        for row, left, right, gap in zip(
-            track.to_dict("records"), columns, ends, gaps, strict=True
-        ):
-            stop = max(right, left + 1) if gap == 1 else left + 1
-            height = round(row["intensity"] * (STRIP_HEIGHT - 8))
-            strips[top : bottom - 1, left:stop] = 255
-            strips[bottom - 1 - height : bottom - 1, left:stop] = _rgb(_shown(row, analysis))
-        cv2.putText(
-            strips, str(track_id), (4, top + 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1,
-            cv2.LINE_AA,
-        )  # fmt: skip
-        strips[bottom - 1 : bottom + 1] = 90
-    return strips
-
-
-def _shown(row: Mapping[Hashable, float], analysis: Analysis) -> str:
-    """The strongest expression that is not neutral."""
-    return max((name for name in analysis.expressions if name != "neutral"), key=row.__getitem__)
-
-
-def _rgb(expression: str) -> tuple[int, int, int]:
-    code = EXPRESSION_COLOURS[expression].lstrip("#")
-    return int(code[:2], 16), int(code[2:4], 16), int(code[4:], 16)
-
-
-def _at_constant_rate(frames: Iterable[VideoFrame], fps: float) -> Iterator[Picture]:
-    """Show each frame from its time on until the next one's."""
-    shown = 0
-    previous: VideoFrame | None = None
-    for frame in frames:
-        if previous is not None:
-            until = max(round(frame.time_s * fps), shown)
-            for _ in range(until - shown):
-                yield previous.image
-            shown = until
-        previous = frame
-    if previous is not None:
-        yield previous.image

@@ -18,7 +18,7 @@ from fergcn.report.timeline import EXPRESSION_COLOURS, plot_timeline
 from fergcn.video import read_frames
 
 if TYPE_CHECKING:
-    from fergcn.analysis.stream import Analysis
+    from fergcn.analysis.collect import Analysis
 
 Picture = NDArray[np.uint8]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from fergcn.analysis.stream import Analysis
+    from fergcn.analysis.collect import Analysis
 
 EXPRESSION_COLOURS = {
     "anger": "#D55E00",
@@ -54,6 +54,16 @@ def longest_tracks(frames: pd.DataFrame, limit: int = MAX_TRACKS) -> list[int]:
     return sorted(int(track_id) for track_id in counts.index[:limit])
 
 
+def frame_step(frames: pd.DataFrame) -> int:
+    """Frames from one that is there to the next one: 1, unless some were left out.
+
+    Args:
+        frames: as `Analysis.frames`.
+    """
+    steps = np.diff(frames["frame_index"].drop_duplicates().to_numpy())
+    return int(np.median(steps)) if len(steps) else 1
+
+
 def plot_timeline(analysis: Analysis) -> Figure:
     """Draw one panel for each face.
 
@@ -62,7 +72,7 @@ def plot_timeline(analysis: Analysis) -> Figure:
     without this face.
 
     Args:
-        analysis: what `analyze` returned.
+        analysis: what `analyze` returned; frames may be left out at regular intervals.
 
     Returns:
         A figure of 11 inches' width with an Agg canvas; no state of pyplot is touched.
@@ -74,12 +84,12 @@ def plot_timeline(analysis: Analysis) -> Figure:
     figure = Figure(figsize=(11, height), facecolor="white")
     FigureCanvasAgg(figure)
     panels = figure.subplots(num_panels, 1, sharex=True, squeeze=False)[:, 0]
-    frame_s = _frame_duration(frames)
+    step, frame_s = frame_step(frames), _frame_duration(frames)
     end_s = float(frames["time_s"].max()) + frame_s
     for panel, track_id in zip(panels, track_ids, strict=False):
         track = frames[frames["track_id"] == track_id]
         segments = analysis.segments[analysis.segments["track_id"] == track_id]
-        _draw_track(panel, track, segments, analysis.expressions, end_s, frame_s)
+        _draw_track(panel, track, segments, analysis.expressions, end_s, frame_s, step)
         panel.set_ylabel(f"face {track_id}\nprobability")
     if not track_ids:
         panels[0].set_facecolor("#EEEEEE")
@@ -91,7 +101,7 @@ def plot_timeline(analysis: Analysis) -> Figure:
     panels[-1].set_xlabel("time in s")
 
     title = _drawable(str(analysis.summary["video"]["file"])).replace("$", r"\$")
-    num_tracks = int(frames["track_id"].nunique())
+    num_tracks = analysis.summary["counts"]["tracks"]
     if num_tracks > len(track_ids):
         title += f"  (the {len(track_ids)} longest of {num_tracks} tracks)"
     # Inches, not fractions of the figure: title and legend keep their room whatever its height.
@@ -120,11 +130,12 @@ def _draw_track(
     expressions: Sequence[str],
     end_s: float,
     frame_s: float,
+    step: int,
 ) -> None:
     order = [name for name in expressions if name != "neutral"]
     order += [name for name in expressions if name == "neutral"]
     time_s = track["time_s"].to_numpy()
-    cuts = np.flatnonzero(np.diff(track["frame_index"].to_numpy()) > 1) + 1
+    cuts = np.flatnonzero(np.diff(track["frame_index"].to_numpy()) > step) + 1
     absent_from = 0.0
     for run in np.split(np.arange(len(track)), cuts):
         # Every value holds until the next frame, so that a single frame has a width, too.

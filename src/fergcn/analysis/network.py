@@ -1,0 +1,92 @@
+"""The two calls that an analysis makes to the network: faces to features, features to answers."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fergcn.checkpoint import Checkpoint, load_checkpoint
+from fergcn.expressions import FergcnError
+from fergcn.model import FERGCN, GraphHead
+from fergcn.transforms import eval_transform
+
+Floats = NDArray[np.float32]
+
+
+class FaceNetwork:
+    """A checkpoint's network on the device where it runs; arrays in, arrays out.
+
+    Args:
+        checkpoint: a folder or a name as in `load_checkpoint`, or one that is loaded already; its
+            network is moved to the device.
+        device: `cpu`, `cuda`, or `auto` for a GPU if there is one.
+
+    Raises:
+        FergcnError: there is no such checkpoint or device, or its network has no frame features.
+    """
+
+    def __init__(self, checkpoint: str | Path | Checkpoint, device: str = "auto") -> None:
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = load_checkpoint(checkpoint)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = device
+        self.checkpoint = checkpoint
+        try:
+            model = checkpoint.model.to(device).eval()
+        except (AssertionError, RuntimeError):
+            raise FergcnError(
+                f"found device {device}, expected one that this machine has: try auto or cpu"
+            ) from None
+        if not isinstance(model, FERGCN):
+            raise FergcnError(
+                f"found a checkpoint of {model.config.network}, which has no frame features for "
+                "windows to share, expected one of another network: choose another --checkpoint"
+            )
+        self._model = model
+        self.num_frames = model.config.num_frames
+        self.classifier_bias: list[float] | None = None
+        """Of each class's logit, beside the frames' contributions; None where there are none."""
+        if isinstance(model.head, GraphHead):
+            self.classifier_bias = model.head.classifier.bias.tolist()
+
+    def features(self, faces: NDArray[np.uint8]) -> tuple[Floats, Floats | None]:
+        """Describe single faces.
+
+        Args:
+            faces: `(M, resize, resize, 3)` RGB, aligned.
+
+        Returns:
+            Features `(M, d)`, and how intense an expression each face shows, `(M,)`, 0 to 1: what
+            a network with `adjacency="per_clip"` says of the frame alone, None for other networks.
+        """
+        with torch.inference_mode():
+            batch = eval_transform(faces, self.checkpoint.resize, self.checkpoint.crop)
+            features = self._model.frame_features(batch.to(self.device))
+            head = self._model.head
+            intensity = None
+            if isinstance(head, GraphHead) and head.intensity is not None:
+                scores = head.intensity_scores(features[None])[0]
+                intensity = torch.sigmoid(scores).cpu().numpy()
+        return features.cpu().numpy(), intensity
+
+    def answers(self, windows: Floats) -> tuple[Floats, Floats | None]:
+        """Answer windows.
+
+        Args:
+            windows: `(W, N, d)` features.
+
+        Returns:
+            Logits `(W, classes)`, and what each frame contributed to each logit, `(W, N, classes)`;
+            together with `classifier_bias` they add up to it. None for other heads than the graph
+            head.
+        """
+        with torch.inference_mode():
+            features = torch.from_numpy(windows).to(self.device)
+            head = self._model.head
+            if not isinstance(head, GraphHead):
+                return head(features).cpu().numpy(), None
+            parts = head.frame_contributions(features)
+            logits = parts.sum(dim=1) + head.classifier.bias
+        return logits.cpu().numpy(), parts.cpu().numpy()

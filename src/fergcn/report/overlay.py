@@ -1,0 +1,162 @@
+"""The video with what was found drawn in."""
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from itertools import chain, groupby
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fergcn.analysis.collect import Analysis
+from fergcn.report.outputs import read_table
+from fergcn.report.timeline import EXPRESSION_COLOURS, frame_step, longest_tracks
+from fergcn.video import VideoFrame, probe_video, read_frames, write_video
+
+STRIP_HEIGHT = 48
+"""Height of the timeline under the overlay, in pixels, for each face."""
+MAX_STRIPS = 4
+"""Faces with a timeline under the overlay; the longest ones."""
+
+Picture = NDArray[np.uint8]
+
+
+def write_overlay(
+    path_in: Path, analysis: Analysis, path_out: Path, table: Path | None = None
+) -> None:
+    """Write the video with boxes, numbers, expressions and a timeline strip for each face.
+
+    The result has a constant frame rate; frames of a source with a varying rate are shown longer,
+    or left out where they follow each other too fast, so that its timing stays right. It has no
+    sound.
+
+    Args:
+        path_in: the video that was analysed.
+        analysis: what `analyze` returned for it.
+        path_out: the MP4 file to write; it appears under its name only when complete.
+        table: `frames.csv` of the analysis, where the analysis itself does not have all frames.
+
+    Raises:
+        FergcnError: the video can't be read.
+    """
+    fps = probe_video(path_in).fps
+    times = analysis.frames.drop_duplicates("frame_index")
+    steps_s = np.diff(times["time_s"]) / np.diff(times["frame_index"])
+    if len(steps_s) and np.median(steps_s) * fps < 0.7:
+        fps = 1 / float(np.median(steps_s))  # long pauses lower the average; frames would be lost
+    fps = min(max(fps, 1.0), 120.0)
+    chunks = [analysis.frames] if table is None else read_table(table)
+    drawn = _draw_frames(path_in, analysis, chunks)
+    write_video(path_out, _at_constant_rate(drawn, fps), fps)
+
+
+def _draw_frames(
+    path: Path, analysis: Analysis, chunks: Iterable[pd.DataFrame]
+) -> Iterator[VideoFrame]:
+    rows = chain.from_iterable(
+        chunk.dropna(subset=["track_id"]).to_dict("records") for chunk in chunks
+    )
+    groups = groupby(rows, key=lambda row: int(row["frame_index"]))
+    upcoming = next(groups, None)
+    strips: Picture | None = None
+    size = (0, 0)
+    duration_s = max(float(analysis.frames["time_s"].max()), 1e-6)
+    for frame in read_frames(path):
+        image = frame.image
+        if strips is None:
+            size = (image.shape[1], image.shape[0])
+            strips = _draw_strips(analysis, image.shape[1], duration_s)
+        elif size != (image.shape[1], image.shape[0]):  # the stream changed its picture size
+            image = cv2.resize(image, size).astype(np.uint8)
+        if upcoming is not None and upcoming[0] == frame.index:
+            image = _draw_faces(image.copy(), upcoming[1])
+            upcoming = next(groups, None)
+        strip = strips.copy()
+        x = min(round(frame.time_s / duration_s * (size[0] - 1)), size[0] - 1)
+        strip[:, max(0, x - 1) : x + 1] = (0, 0, 0)
+        yield VideoFrame(frame.index, frame.time_s, np.concatenate([image, strip]))
+
+
+def _draw_faces(image: Picture, faces: Iterable[Mapping[Hashable, Any]]) -> Picture:
+    """Draw into `image` and return it."""
+    unit = max(0.5, min(image.shape[:2]) / 720)
+    thickness = max(1, round(2 * unit))
+    for face in faces:
+        colour = _rgb(face["expression"])
+        left, top, right, bottom = (round(face[name]) for name in ("x1", "y1", "x2", "y2"))
+        cv2.rectangle(image, (left, top), (right, bottom), colour, thickness + 1)
+        probability = face[face["expression"]]
+        text = f"{int(face['track_id'])} {face['expression']} {probability:.0%}"
+        font = (cv2.FONT_HERSHEY_SIMPLEX, 0.8 * unit, max(1, round(1.6 * unit)))
+        (width, height), baseline = cv2.getTextSize(text, *font)
+        margin = round(5 * unit)
+        label_height = height + baseline + margin
+        # Above the box, or inside it where there is no room; never over an edge of the picture.
+        label_top = top - label_height if top >= label_height else top
+        label_left = max(0, min(left, image.shape[1] - width - 2 * margin))
+        cv2.rectangle(
+            image,
+            (label_left, label_top),
+            (label_left + width + 2 * margin, label_top + label_height),
+            colour,
+            cv2.FILLED,
+        )
+        ink = (0, 0, 0) if np.dot(colour, (0.299, 0.587, 0.114)) > 110 else (255, 255, 255)
+        position = (label_left + margin, label_top + height + margin // 2 + 1)
+        cv2.putText(image, text, position, font[0], font[1], ink, font[2], cv2.LINE_AA)
+    return image
+
+
+def _draw_strips(analysis: Analysis, width: int, duration_s: float) -> Picture:
+    """Intensity over the whole video, coloured by expression, one strip for each face."""
+    track_ids = longest_tracks(analysis.frames, MAX_STRIPS)
+    step = frame_step(analysis.frames)
+    strips = np.full((STRIP_HEIGHT * max(1, len(track_ids)), width, 3), 255, dtype=np.uint8)
+    for position, track_id in enumerate(track_ids):
+        top = position * STRIP_HEIGHT
+        bottom = top + STRIP_HEIGHT - 1
+        track = analysis.frames[analysis.frames["track_id"] == track_id]
+        columns = np.round(track["time_s"].to_numpy() / duration_s * (width - 1)).astype(int)
+        ends = np.append(columns[1:], columns[-1] + 1)
+        gaps = np.diff(track["frame_index"].to_numpy(), append=track["frame_index"].iloc[-1] + step)
+        strips[top : bottom - 1] = 205  # grey is time without the face
+        for row, left, right, gap in zip(
+            track.to_dict("records"), columns, ends, gaps, strict=True
+        ):
+            stop = max(right, left + 1) if gap <= step else left + 1
+            height = round(row["intensity"] * (STRIP_HEIGHT - 8))
+            strips[top : bottom - 1, left:stop] = 255
+            strips[bottom - 1 - height : bottom - 1, left:stop] = _rgb(_shown(row, analysis))
+        cv2.putText(
+            strips, str(track_id), (4, top + 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1,
+            cv2.LINE_AA,
+        )  # fmt: skip
+        strips[bottom - 1 : bottom + 1] = 90
+    return strips
+
+
+def _shown(row: Mapping[Hashable, float], analysis: Analysis) -> str:
+    """The strongest expression that is not neutral."""
+    return max((name for name in analysis.expressions if name != "neutral"), key=row.__getitem__)
+
+
+def _rgb(expression: str) -> tuple[int, int, int]:
+    code = EXPRESSION_COLOURS[expression].lstrip("#")
+    return int(code[:2], 16), int(code[2:4], 16), int(code[4:], 16)
+
+
+def _at_constant_rate(frames: Iterable[VideoFrame], fps: float) -> Iterator[Picture]:
+    """Show each frame from its time on until the next one's."""
+    shown = 0
+    previous: VideoFrame | None = None
+    for frame in frames:
+        if previous is not None:
+            until = max(round(frame.time_s * fps), shown)
+            for _ in range(until - shown):
+                yield previous.image
+            shown = until
+        previous = frame
+    if previous is not None:
+        yield previous.image

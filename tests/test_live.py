@@ -1,0 +1,167 @@
+"""Live sources in a real process: a paced one over the loopback, and a file piped in."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pandas as pd
+import pytest
+
+from fergcn.expressions import FergcnError
+from fergcn.live import LiveSource, as_file, source_name
+from test_analysis import scene
+
+FPS = 10
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four seconds of a face, in a container that can be read from the middle of a stream."""
+    path = tmp_path_factory.mktemp("live") / "recording.ts"
+    with av.open(str(path), "w", format="mpegts") as container:
+        stream = container.add_stream(
+            "libx264", rate=FPS, options={"tune": "zerolatency", "g": "5"}
+        )
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for k in range(4 * FPS):
+            image = scene([(2 * k, 10)], width=320)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = k, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@contextmanager
+def served(content: bytes, seconds: float, repeats: int) -> Iterator[str]:
+    """Send bytes at an even pace to the first one who asks."""
+    stop = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def send() -> None:
+            connection, _ = server.accept()
+            pieces = 100
+            size = len(content) // pieces + 1
+            with connection:
+                for k in range(repeats * pieces):
+                    try:
+                        connection.sendall(content[k % pieces * size : (k % pieces + 1) * size])
+                    except OSError:
+                        return
+                    if stop.wait(seconds / pieces):
+                        return
+
+        thread = threading.Thread(target=send, daemon=True)
+        thread.start()
+        try:
+            yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            stop.set()
+
+
+def predict(source: str, output: Path, checkpoint: Path, **how: object) -> subprocess.Popen:
+    command = [sys.executable, "-m", "fergcn", "predict", source, "-o", str(output)]
+    command += ["--checkpoint", str(checkpoint), "--window-s", "0.5", "--report"]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        **how,
+    )
+
+
+def test_ctrl_c_ends_a_recording_with_whole_results(
+    recording: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    with served(recording.read_bytes(), 4, repeats=100) as address:
+        process = predict(address, tmp_path, tiny_checkpoint)
+        table = tmp_path / "127.0.0.1.partial" / "frames.csv"
+        deadline = time.monotonic() + 200
+        # Longer than the recording: its clock starts anew meanwhile.
+        while not (table.exists() and table.read_text().count("\n") > 45):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    assert "latency: windows" in out and "Traceback" not in err
+    directory = tmp_path / "127.0.0.1"
+    frames = pd.read_parquet(directory / "frames.parquet")
+    assert len(frames) > 45 and (np.diff(frames["time_s"]) > 0).all()
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["counts"]["frames"] == len(frames)
+    assert 0 < summary["latency_s"]["windows"]["median"] <= summary["latency_s"]["windows"]["p95"]
+    assert (directory / "report.html").exists() and (directory / "timeline.png").exists()
+    assert pd.read_csv(tmp_path / "videos.csv")["file"].tolist() == [address]
+
+
+def test_file_piped_in_is_read_as_fast_as_it_is_analysed(
+    recording: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    with recording.open("rb") as file:
+        process = predict("-", tmp_path, tiny_checkpoint, stdin=file)
+        out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    summary = json.loads((tmp_path / "stdin" / "summary.json").read_text())
+    assert summary["counts"]["frames"] + summary["video"]["dropped_frames"] == 4 * FPS
+    assert summary["counts"]["frames_with_face"] > 20
+    assert "stdin: " in out
+
+
+def test_slow_reader_gets_the_newest_frame(recording: Path) -> None:
+    with served(recording.read_bytes(), 4, repeats=1) as address:
+        source = LiveSource(address)
+        times, ages = [], []
+        for frame in source.frames():
+            times.append(frame.time_s)
+            ages.append(source.age(frame.index))
+            source.forget(frame.index)
+            time.sleep(0.5)
+    assert source.num_dropped > 10
+    assert len(times) + source.num_dropped == 4 * FPS
+    assert np.diff(times)[:-1].min() > 0.25  # the last one waits for the end
+    assert np.median(ages) < 0.4
+    assert len(source._arrived) <= 1
+
+
+def test_sources_and_files_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert as_file("0") is None and as_file("-") is None
+    assert as_file("rtsp://camera/1") is None and as_file("HTTPS://host/a.mp4") is None
+    assert as_file("file:///a/b%20c.mp4") == Path("/a/b c.mp4")
+    assert as_file("video.mp4") == Path("video.mp4") and as_file("a:b.mp4") == Path("a:b.mp4")
+    (tmp_path / "0").touch()
+    assert as_file("0") == Path("0")
+    for name in ("ftp://host/a.mp4", "concat://a", "subfile://a", "data://a", "smb://host/a"):
+        with pytest.raises(FergcnError, match="found an address that begins with"):
+            as_file(name)
+    assert source_name("rtsp://user:secret@host:8554/../a b?token=1") == "host-a-b"
+    assert "/" not in source_name("http://host/..") and source_name("3") == "camera-3"
+
+
+def test_playlist_from_the_net_opens_no_file(recording: Path) -> None:
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\nfile://{recording}\n#EXT-X-ENDLIST\n"
+    with served(playlist.encode(), 0.1, repeats=1) as address, pytest.raises(FergcnError):
+        list(LiveSource(address).frames())
+
+
+def test_what_is_not_there_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    for name in ("99", f"tcp://127.0.0.1:{port}"):
+        with pytest.raises(FergcnError, match="found nothing that can be read"):
+            LiveSource(name)
