@@ -73,6 +73,11 @@ class TrainConfig:
     clip once an epoch, 1 every expression equally often."""
     label_smoothing: float = 0.0
     """Share of the target that all classes get alike."""
+    soft_labels: str | None = None
+    """Table of another network's probabilities, `clip_id` and one column for each expression, as
+    `fergcn evaluate` writes it; the network is to say the same of the clips that are in it."""
+    soft_share: float = 1.0
+    """Weight of that loss beside the one of the labels."""
     intensity_loss: float = 0.5
     """Weight of the loss that teaches `adjacency="per_clip"` which frames are intense."""
     freeze_backbone: bool = False
@@ -129,6 +134,13 @@ def build_model(model_config: ModelConfig, config: TrainConfig) -> Network:
     except (ValueError, OSError) as error:
         raise FergcnError(str(error)) from None
     start = load_checkpoint(config.init).model
+    if (model_config.backbone, start.config.backbone) == ("face_pair", "face_resnet"):
+        try:
+            model = FERGCN(model_config)  # the other half as published
+        except OSError as error:
+            raise FergcnError(str(error)) from None
+        model.backbone.get_submodule("face_resnet").load_state_dict(start.backbone.state_dict())
+        return model
     if not isinstance(start, FERGCN):
         raise FergcnError(
             f"{config.init}: found {start.config.network}, which has no backbone for single "
@@ -321,6 +333,11 @@ def train_model(
     (run_dir / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
     trained: nn.Module = model
     targets = encode_targets(clips, expressions)
+    soft_labels = None
+    if config.soft_labels is not None:
+        soft_labels = torch.from_numpy(
+            read_soft_labels(Path(config.soft_labels), clips, expressions)
+        )
     if config.freeze_backbone:
         assert isinstance(model, FERGCN)  # build_model has refused others
         model.requires_grad_(False)
@@ -383,6 +400,10 @@ def train_model(
             inputs, labels = fabric.to_device((inputs, labels))
             logits = wrapped(inputs)
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
+            if soft_labels is not None:
+                rows = torch.from_numpy(batches[step])
+                softened = soft_loss(logits, soft_labels[rows].to(logits.device))
+                loss = loss + config.soft_share * softened
             if teach_intensity:
                 scores = wrapped.intensity_scores(inputs)
                 loss = loss + config.intensity_loss * intensity_loss(scores, labels == neutral)
@@ -426,6 +447,50 @@ def train_model(
         state_path.unlink(missing_ok=True)
     fabric.barrier()
     return checkpoint_dir
+
+
+def read_soft_labels(
+    path: Path, clips: Sequence[Clip], expressions: tuple[str, ...]
+) -> NDArray[np.float32]:
+    """Read what another network says of the training clips.
+
+    Args:
+        path: a table with `clip_id` and a probability column for each expression that it knows.
+        clips: the training clips.
+        expressions: the classes, in order; those without a column get 0.
+
+    Returns:
+        `(len(clips), len(expressions))`; each row adds up to 1, or to 0 where the table has no
+        answer to the clip.
+
+    Raises:
+        FergcnError: the file is no such table.
+    """
+    try:
+        table = pd.read_csv(path).drop_duplicates("clip_id").set_index("clip_id")
+        answers = table.reindex([clip.clip_id for clip in clips], columns=list(expressions))
+        probs = answers.to_numpy(np.float32, na_value=0)
+        if not ((probs >= 0) & (probs <= 1)).all() or not probs.any():
+            raise ValueError
+    except (OSError, ValueError, KeyError):
+        raise FergcnError(
+            f"{path}: found no probabilities for these clips, expected a table with clip_id and a "
+            "column for each expression: make it with fergcn evaluate --json"
+        ) from None
+    return probs / np.maximum(probs.sum(axis=1, keepdims=True), 1e-6)
+
+
+def soft_loss(logits: Tensor, soft_labels: Tensor) -> Tensor:
+    """Cross-entropy to another network's probabilities, over the clips that it has answered.
+
+    Args:
+        logits: `(B, classes)`.
+        soft_labels: `(B, classes)`; a row of zeros has no answer and counts as 0.
+
+    Returns:
+        The mean over all B clips.
+    """
+    return -(soft_labels * logits.float().log_softmax(1)).sum(1).mean()
 
 
 def intensity_loss(scores: Tensor, is_neutral: Tensor) -> Tensor:

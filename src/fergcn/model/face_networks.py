@@ -208,16 +208,15 @@ class FaceApiNet(nn.Module):
         self.blocks = nn.Sequential(
             *(FaceApiBlock(widths[k], widths[k + 1], plain=k == 0) for k in range(4))
         )
-        self.norm = nn.BatchNorm1d(self.num_features)
         _register_input(self, 255)
         if pretrained:
-            self.load_state_dict(_face_api_weights(), strict=False)
+            self.load_state_dict(_face_api_weights())
 
     def forward(self, frames: Tensor) -> Tensor:
         """Map `(M, 3, H, W)` to `(M, 256)`."""
         pixels = F.interpolate(_pixels(self, frames), scale_factor=self.scale, mode="bilinear")
         maps = self.blocks(pixels)  # (M, 256, ⌈0.78 H/16⌉, ⌈0.78 W/16⌉)
-        features: Tensor = self.norm(maps.mean(dim=(2, 3)))
+        features: Tensor = maps.mean(dim=(2, 3))
         return features
 
 
