@@ -127,7 +127,12 @@ def test_network_with_its_own_intensity_is_asked_for_it(panned: Path, tmp_path: 
     result = analyze(panned, tmp_path / "own")
     intensity = result.frames["intensity"]
     assert intensity.between(0, 1).all() and intensity.nunique() > 1
-    assert not np.allclose(intensity, 1 - result.frames["neutral"])
+    np.testing.assert_allclose(intensity, 1 - result.frames["neutral"])
+    # The windows say which expression, and the frame how much of it.
+    names = [name for name in EXPRESSIONS if name != "neutral"]
+    (window,) = result.windows[names].to_numpy()
+    shares = result.frames[names].div(intensity, axis=0)
+    np.testing.assert_allclose(shares, np.tile(window / window.sum(), (11, 1)))
     # Of single frames: nothing changes when the video ends earlier.
     first = write_scenes(tmp_path / "first.mp4", [[(20 * step, 10)] for step in range(5)])
     alone = analyze(first, tmp_path / "own", AnalysisConfig(detect_every_s=0))

@@ -27,13 +27,15 @@ class Analysis:
     """What was found in one video.
 
     A frame's probabilities are the mean of those of the windows that span it: the network is
-    trained on whole windows, and only their answers mean something. Changes of expression are
-    therefore drawn out over up to the length of a window.
+    trained on whole windows, and only their answers mean something. So changes of expression are
+    drawn out over up to the length of a window, except with `adjacency="per_clip"`: such a network
+    also tells the intensity of each frame alone. Then p(neutral) is 1 − intensity, and the other
+    expressions share the intensity in the proportions of that mean: the windows say which
+    expression it is, the frame says how much of it there is.
 
-    `intensity` is between 0 and 1: what a network with `adjacency="per_clip"` says of the frame
-    alone; of other networks 1 − p(neutral), or the largest probability where neutral is unknown. It
-    is learned from the names of expressions alone, so it is not a physical measure of how strong
-    an expression is, and can't be compared between checkpoints.
+    `intensity` is 1 − p(neutral) in either case, between 0 and 1, or the largest probability where
+    neutral is unknown. It is learned from the names of expressions alone, so it is not a physical
+    measure of how strong an expression is, and can't be compared between checkpoints.
     """
 
     frames: pd.DataFrame

@@ -50,7 +50,7 @@ class Prediction:
     intensity: float | None = None
     """How intense an expression the face shows, 0 to 1."""
     probs: dict[str, float] = field(default_factory=dict)
-    """Probability of each expression: the mean over the windows that span the frame."""
+    """Probability of each expression, as `Analysis` explains it."""
 
 
 @dataclass(frozen=True)
@@ -424,6 +424,8 @@ class Engine:
         intensity = face.intensity
         if intensity is None:
             intensity = _intensity(probs, self.expressions)
+        else:
+            probs = _with_intensity(probs, intensity, self.expressions)
         x1, y1, x2, y2 = face.detection.xyxy.tolist()
         yield Prediction(
             face.frame_index,
@@ -467,6 +469,16 @@ def _intensity(probs: NDArray[np.float64], expressions: tuple[str, ...]) -> floa
     if "neutral" in expressions:
         return float(1 - probs[expressions.index("neutral")])
     return float(probs.max())
+
+
+def _with_intensity(
+    probs: NDArray[np.float64], intensity: float, expressions: tuple[str, ...]
+) -> NDArray[np.float64]:
+    """Let a frame say by itself how much of an expression there is, and its windows which one."""
+    if "neutral" not in expressions:
+        return probs
+    shown = np.array([name != "neutral" for name in expressions])
+    return np.where(shown, intensity * probs / probs[shown].sum(), 1 - intensity)
 
 
 def run_engine(
