@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from conftest import tiny_config
 from fergcn import training
-from fergcn.checkpoint import load_checkpoint
+from fergcn.checkpoint import load_checkpoint, save_checkpoint
 from fergcn.clips import Clip
 from fergcn.expressions import FergcnError
 from fergcn.features import FeatureClassifier, dataset_features
@@ -310,6 +310,53 @@ def test_backbones_come_from_checkpoints(
     assert torch.equal(trained["backbone.conv_stem.weight"], shipped["backbone.conv_stem.weight"])
     with pytest.raises(FergcnError, match="found the backbone mobilenetv3_small_050"):
         training.build_model(tiny_config(backbone="resnet10t"), config)
+
+
+def test_the_backbone_of_two_starts_from_a_trained_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(1)
+    half = FERGCN(tiny_config(backbone="face_resnet"))
+    save_checkpoint(tmp_path / "half", half, ("anger", "happiness", "neutral"), 80, 64)
+    config = replace(FAST, init=str(tmp_path / "half"))
+    network = training.build_model(tiny_config(backbone="face_pair"), config)
+    assert isinstance(network, FERGCN)
+    kept = network.backbone.get_submodule("face_resnet").state_dict()
+    assert all(torch.equal(kept[name], t) for name, t in half.backbone.state_dict().items())
+    monkeypatch.delenv("FERGCN_FACE_API", raising=False)
+    with pytest.raises(FergcnError, match="npm install @vladmandic/face-api"):
+        training.build_model(tiny_config(backbone="face_pair", pretrained=True), config)
+
+
+def test_soft_labels_teach_what_the_labels_do_not(
+    coloured_clips: list[Clip], tmp_path: Path
+) -> None:
+    """Labels say one class of two; the other network says that a third is half as likely."""
+    table = pd.DataFrame(
+        {
+            "clip_id": [clip.clip_id for clip in coloured_clips[:-1]],
+            "happiness": 0.6,
+            "sadness": 0.4,
+        }
+    )
+    table.to_csv(tmp_path / "soft.csv", index=False)
+    config = replace(FAST, epochs=30, optimizer="adamw", soft_labels=str(tmp_path / "soft.csv"))
+    strong = replace(config, soft_share=100.0)
+    probs = []
+    for name, settings in (("labels", replace(FAST, epochs=2)), ("soft", strong)):
+        run = train_model(coloured_clips, tmp_path / name, tiny_config(), settings)
+        model = load_checkpoint(run).model
+        probs.append(predict_probs(model, coloured_clips, 40, 32).mean(axis=0))
+    assert abs(probs[1] - [0, 0.6, 0.4]).max() < 0.05 < abs(probs[0] - [0, 0.6, 0.4]).max()
+
+    known = training.read_soft_labels(
+        tmp_path / "soft.csv", coloured_clips, ("anger", "happiness", "sadness")
+    )
+    np.testing.assert_allclose(known[:-1], np.tile([0, 0.6, 0.4], (11, 1)), atol=1e-6)
+    assert not known[-1].any()  # the table has no answer to it
+    (tmp_path / "soft.csv").write_text("clip_id,happiness\nclip0,seven\n")
+    with pytest.raises(FergcnError, match=r"soft\.csv: found no probabilities for these clips"):
+        train_model(coloured_clips, tmp_path / "bad", tiny_config(), config)
 
 
 def test_settings_that_make_no_sense() -> None:

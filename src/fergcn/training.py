@@ -321,6 +321,11 @@ def train_model(
         "training": asdict(config),
         "data": clip_fingerprint(clips),
     }
+    soft_labels = None
+    if config.soft_labels is not None:
+        answers = read_soft_labels(Path(config.soft_labels), clips, expressions)
+        settings["soft_labels"] = hashlib.sha256(answers.tobytes()).hexdigest()[:16]
+        soft_labels = torch.from_numpy(answers)
     fingerprint = run_fingerprint(settings)
     checkpoint_dir = run_dir / "checkpoint"
     state_path = run_dir / "state.safetensors"
@@ -333,11 +338,6 @@ def train_model(
     (run_dir / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
     trained: nn.Module = model
     targets = encode_targets(clips, expressions)
-    soft_labels = None
-    if config.soft_labels is not None:
-        soft_labels = torch.from_numpy(
-            read_soft_labels(Path(config.soft_labels), clips, expressions)
-        )
     if config.freeze_backbone:
         assert isinstance(model, FERGCN)  # build_model has refused others
         model.requires_grad_(False)
@@ -469,7 +469,7 @@ def read_soft_labels(
     try:
         table = pd.read_csv(path).drop_duplicates("clip_id").set_index("clip_id")
         answers = table.reindex([clip.clip_id for clip in clips], columns=list(expressions))
-        probs = answers.to_numpy(np.float32, na_value=0)
+        probs = answers.astype(np.float32).fillna(0).to_numpy()
         if not ((probs >= 0) & (probs <= 1)).all() or not probs.any():
             raise ValueError
     except (OSError, ValueError, KeyError):
