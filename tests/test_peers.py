@@ -184,7 +184,7 @@ def test_unknown_peers_are_named_before_the_work(run, tiny_checkpoint: Path) -> 
 def test_peers_know_a_smile(name: str, tmp_path: Path) -> None:
     """Installs the tool: gigabytes for one of them."""
     image = astronaut()
-    landmarks = FaceDetector().detect(image)[0].landmarks
+    landmarks = FaceDetector()(image)[0].landmarks
     np.save(tmp_path / "smile.npy", align_face(image, landmarks)[None])
     clips = [Clip("smile", "p", "happiness", tmp_path / "smile.npy")]
     known = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
