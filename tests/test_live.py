@@ -70,33 +70,38 @@ def served(content: bytes, seconds: float, repeats: int) -> Iterator[str]:
             stop.set()
 
 
-def predict(source: str, output: Path, checkpoint: Path, **how: object) -> subprocess.Popen:
+@contextmanager
+def predict(
+    source: str, output: Path, checkpoint: Path, **how: object
+) -> Iterator[subprocess.Popen]:
+    """The command in a process of its own, which is gone afterwards."""
     command = [sys.executable, "-m", "fergcn", "predict", source, "-o", str(output)]
     command += ["--checkpoint", str(checkpoint), "--window-s", "0.5", "--report"]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        **how,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=env, **pipes, **how) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_ctrl_c_ends_a_recording_with_whole_results(
     recording: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    with served(recording.read_bytes(), 4, repeats=100) as address:
-        process = predict(address, tmp_path, tiny_checkpoint)
+    with (
+        served(recording.read_bytes(), 4, repeats=300) as address,
+        predict(address, tmp_path, tiny_checkpoint) as process,
+    ):
         table = tmp_path / "127.0.0.1.partial" / "frames.csv"
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 600
         # Longer than the recording: its clock starts anew meanwhile.
         while not (table.exists() and table.read_text().count("\n") > 45):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=100)
+        out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert "latency: windows" in out and "Traceback" not in err
     directory = tmp_path / "127.0.0.1"
@@ -112,9 +117,11 @@ def test_ctrl_c_ends_a_recording_with_whole_results(
 def test_file_piped_in_is_read_as_fast_as_it_is_analysed(
     recording: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    with recording.open("rb") as file:
-        process = predict("-", tmp_path, tiny_checkpoint, stdin=file)
-        out, err = process.communicate(timeout=200)
+    with (
+        recording.open("rb") as file,
+        predict("-", tmp_path, tiny_checkpoint, stdin=file) as process,
+    ):
+        out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     summary = json.loads((tmp_path / "stdin" / "summary.json").read_text())
     assert summary["counts"]["frames"] + summary["video"]["dropped_frames"] == 4 * FPS
