@@ -243,6 +243,32 @@ def test_nothing_is_interpolated_over_a_cut(detector: FaceDetector, cut: int) ->
     np.testing.assert_allclose(centres, expected, atol=15)
 
 
+def test_large_faces_are_searched_for_in_smaller_pictures(detector: FaceDetector) -> None:
+    """None is lost, landmarks hardly move, and a small face that comes later is found in time."""
+    sides: list[int] = []
+
+    def measure(image: np.ndarray) -> list[Detection]:
+        sides.append(image.shape[1])
+        return detector(image)
+
+    frames = panned_frames([60 + step for step in range(60)])
+    second = np.ascontiguousarray(ASTRONAUT[::2, ::2])
+    for frame in frames[20:]:
+        frame.image[20:180, 540:700] = second
+    frames = [
+        VideoFrame(frame.index, frame.time_s, np.kron(frame.image, np.ones((2, 2, 1), np.uint8)))
+        for frame in frames
+    ]
+    whole = [faces for _, faces in find_faces(frames, detector, 0.25)]
+    found = [faces for _, faces in find_faces(frames, measure, 0.25, shrink_to=80)]
+    assert sum(side < 1440 for side in sides) >= 4
+    for faces, reference in zip(found[:20], whole[:20], strict=True):
+        size = np.hypot(*(reference[0].landmarks[1] - reference[0].landmarks[0]))
+        assert len(faces) == 1
+        assert abs(faces[0].landmarks - reference[0].landmarks).max() < 0.15 * size
+    assert all(len(faces) == 2 for faces in found[46:])
+
+
 def test_no_frames_and_times_that_stand_still(detector: FaceDetector) -> None:
     assert follow([], detector, 0.25) == ([], 0)
     still = [VideoFrame(i, 0.0, f.image) for i, f in enumerate(panned_frames([50] * 20))]

@@ -71,7 +71,7 @@ class Cheap(FaceNetwork):
 def frame_with_faces(index: int, time_s: float, present: tuple[int, ...]) -> tuple:
     """A picture, and a face for each of `present` at a place of its own."""
     image = np.empty((40, 40 + 60 * 4, 3), np.uint8)
-    image[:] = np.array([7, 11, 13]) * index % 256
+    image[:] = abs(np.array([7, 11, 13]) * index % 510 - 255)  # no jump that looks like a cut
     detections = []
     for place in present:
         left = 60.0 * place
@@ -356,7 +356,10 @@ def test_tracks_that_went_are_not_kept() -> None:
     engine = Engine(Cheap(), AnalysisConfig(keep_lost_s=0.2), 25)
     for k in range(900):
         present = (k // 30 % 4,) if k % 30 < 20 else ()
-        for _ in engine.add(*frame_with_faces(k, k / 25, present)):
+        frame, faces = frame_with_faces(k, k / 25, present)
+        looks = np.random.default_rng(k // 30).integers(0, 256, (10, 70, 3), dtype=np.uint8)
+        image = np.kron(looks, np.ones((4, 4, 1), np.uint8))
+        for _ in engine.add(VideoFrame(k, k / 25, image), faces):
             pass
     assert len(engine._track_ids) == 30 and len(engine._tracks) <= 3
 

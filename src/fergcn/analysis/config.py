@@ -29,7 +29,8 @@ class AnalysisConfig:
     min_track_frames: int = 3
     """Faces found in fewer frames are taken for false alarms, except in a shorter video."""
     keep_lost_s: float = 1.0
-    """A face that was away for longer comes back under a new number, in seconds."""
+    """A face is expected back near its place for so long, in seconds; later, or elsewhere, it gets
+    its number again only if it clearly looks the same."""
     max_gap_s: float = 0.5
     """No window and no segment goes on over a longer time without the face, in seconds."""
     sure_from: float = SURE_FROM

@@ -25,6 +25,9 @@ from fergcn.workers import run_ahead
 
 MAX_AHEAD = 8
 """Frames whose faces are found before they are needed, at most; bounds memory."""
+SEARCHED_SIZE = 2
+"""Where all faces are larger, pictures are made smaller until the smallest one is this many times
+`min_face_size`, so that a face that shrinks is still found."""
 WINDOW_BATCH = 256
 """Windows that the network answers at once; bounds memory."""
 DEFAULT_FPS = 25.0
@@ -215,7 +218,14 @@ class Engine:
         """
         self._num_frames += 1
         with self._stopwatch("track"):
-            numbers = self._tracker.update(detections)
+            ready = self._tracker.add(frame, detections)
+        for numbered in ready:
+            yield from self._align(*numbered)
+
+    def _align(
+        self, frame: VideoFrame, detections: Sequence[Detection], numbers: list[int]
+    ) -> Iterator[Event]:
+        """Cut out the faces of a frame; once there are enough of them, let them pass."""
         with self._stopwatch("align"):
             faces = [
                 _Face(
@@ -234,6 +244,8 @@ class Engine:
 
     def finish(self) -> Iterator[Event]:
         """Give out the rest, no frame following."""
+        for numbered in self._tracker.finish():
+            yield from self._align(*numbered)
         yield from self._process(is_last=True)
         for track in self._tracks.values():
             yield from self._segments(track, track.finder.finish())
@@ -522,7 +534,8 @@ def run_engine(
         with stopwatch("detect"):
             return detector(image)
 
-    found = run_ahead(find_faces(decode(), detect, config.detect_every_s), max_ahead)
+    shrink_to = SEARCHED_SIZE * config.min_face_size
+    found = run_ahead(find_faces(decode(), detect, config.detect_every_s, shrink_to), max_ahead)
     try:
         for frame, detections in found:
             yield from engine.add(frame, detections)

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from fergcn.faces.cuts import is_cut, thumbnail
 from fergcn.faces.detect import Detection
 from fergcn.video import VideoFrame
 
@@ -15,17 +17,17 @@ MAX_SHIFT = 0.35
 """A face whose centre moved further between two searches, in face sizes, is looked for between."""
 MAX_GROWTH = 1.25
 """So is one that became more than this many times as large or as small."""
-CUT_DIFFERENCE = 30
-"""Mean difference of two neighbouring pictures, of 255, from which there is a cut between them."""
-THUMBNAIL_SIDE = 48
-"""Pixels of the longer side that are compared for it."""
+FULL_SEARCH_S = 1.0
+"""Seconds between two searches of the whole picture at its full size, for new small faces."""
+MIN_SHRINKING = 0.75
+"""Pictures are not made smaller by less than this: it would cost more than it saves."""
 
 Detector = Callable[[NDArray[np.uint8]], list[Detection]]
 """Finds the faces of one RGB picture."""
 
 
 def find_faces(
-    frames: Iterable[VideoFrame], detector: Detector, every_s: float
+    frames: Iterable[VideoFrame], detector: Detector, every_s: float, shrink_to: float = 0
 ) -> Iterator[tuple[VideoFrame, list[Detection]]]:
     """Find the faces in every frame, searching in as few of them as movement allows.
 
@@ -36,29 +38,61 @@ def find_faces(
     Args:
         frames: in the order of time.
         detector: finds the faces of one picture.
-        every_s: seconds between two searches; 0 searches every frame.
+        every_s: seconds between two searches; 0 searches every frame, at its full size.
+        shrink_to: where all faces are larger than this many pixels, most searches are made in a
+            picture in which the smallest one has this size; 0 for none. Unless it shows the same
+            number of faces, and at least every `FULL_SEARCH_S`, the whole picture is searched.
 
     Yields:
         Each frame with its faces, at most `MAX_WAITING` frames late.
     """
     waiting: list[VideoFrame] = []  # the first one is searched already, except at the start
     first: list[Detection] = []
+    shrink_to = shrink_to if every_s > 0 else 0
+    full_s = 0.0
     before: NDArray[np.int16] | None = None
     for frame in frames:
-        thumbnail = _thumbnail(frame.image)
-        if before is not None and waiting and _is_cut(before, thumbnail):
-            yield from _between(waiting, first, _last(waiting, first, detector), detector)
+        after = thumbnail(frame.image)
+        if before is not None and waiting and is_cut(before, after):
+            last = _last(waiting, first, _in_smaller(detector, first, shrink_to))
+            yield from _between(waiting, first, last, detector)
             waiting = []
-        before = thumbnail
+        before = after
         waiting.append(frame)
         if len(waiting) == 1:
-            first = detector(frame.image)
+            first, full_s = detector(frame.image), frame.time_s
         elif frame.time_s - waiting[0].time_s >= every_s or len(waiting) > MAX_WAITING:
-            last = detector(frame.image)
+            if frame.time_s - full_s >= FULL_SEARCH_S:
+                last, full_s = detector(frame.image), frame.time_s
+            else:
+                last = _in_smaller(detector, first, shrink_to)(frame.image)
             yield from list(_between(waiting, first, last, detector))[:-1]
             waiting, first = [frame], last
     if waiting:
-        yield from _between(waiting, first, _last(waiting, first, detector), detector)
+        last = _last(waiting, first, _in_smaller(detector, first, shrink_to))
+        yield from _between(waiting, first, last, detector)
+
+
+def _in_smaller(detector: Detector, faces: Sequence[Detection], shrink_to: float) -> Detector:
+    """Make a detector for the faces that were last found, if they are large enough."""
+    smallest = min((float((face.xyxy[2:] - face.xyxy[:2]).min()) for face in faces), default=0.0)
+    scale = shrink_to / max(smallest, 1e-6)
+    if not 0 < scale < MIN_SHRINKING:
+        return detector
+
+    def search(image: NDArray[np.uint8]) -> list[Detection]:
+        size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+        found = detector(small)
+        if len(found) != len(faces):
+            return detector(image)
+        stretch = np.array(image.shape[1::-1]) / size
+        return [
+            Detection(face.xyxy * np.tile(stretch, 2), face.landmarks * stretch, face.confidence)
+            for face in found
+        ]
+
+    return search
 
 
 def _last(
@@ -126,12 +160,3 @@ def _interpolate(first: Detection, last: Detection, share: float) -> Detection:
         mix(first.landmarks, last.landmarks),
         (1 - share) * first.confidence + share * last.confidence,
     )
-
-
-def _thumbnail(image: NDArray[np.uint8]) -> NDArray[np.int16]:
-    step = max(1, max(image.shape[:2]) // THUMBNAIL_SIDE)
-    return image[::step, ::step].astype(np.int16)
-
-
-def _is_cut(before: NDArray[np.int16], after: NDArray[np.int16]) -> bool:
-    return before.shape != after.shape or float(np.abs(before - after).mean()) > CUT_DIFFERENCE

@@ -1,92 +1,375 @@
 """Follow faces over time: the same face keeps the same number."""
 
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from fergcn.faces.cuts import is_cut, thumbnail
 from fergcn.faces.detect import Detection
+from fergcn.faces.look import Look, look_difference, look_of
+from fergcn.video import VideoFrame
 
 MAX_DISTANCE = 1.0
 """Faces whose centres are further apart than this many face sizes are not the same."""
 MAX_SCALE_CHANGE = 2.0
 """Nor are faces of which one is more than this many times as large as the other."""
-IMPOSSIBLE = 1e6
-"""Cost of such a pair; far above the sum of all possible costs."""
+
+UNMATCHED = 3.0
+"""A pair that costs more is left alone; so two good pairs are not torn apart for one more pair."""
+
+OTHER_LOOK = 1.25
+"""A face that was away and looks more different than this is another one, wherever it is."""
+SAME_LOOK = 0.95
+"""A face that looks at most this different is the same one, wherever it was."""
+SURE_LOOK = 0.45
+"""This is so certain that there is no need to wait for a better view."""
+SHORT_GAP = 10
+"""Frames; a face that was away for longer near its place may have hidden behind another one."""
+CLEARLY = 0.1
+"""And nobody else may look like it by less than this more."""
+STEADY = 0.7
+"""Where all faces moved less than this costs, their looks need not be compared."""
+LOOK_EVERY = 5
+"""And are kept of every so many frames."""
+NEW_LOOK = 0.4
+"""A look that differs by more than this from those kept is kept as well."""
+MAX_LOOKS = 12
+"""Looks that are kept of a face: from several sides, with several expressions."""
+MIN_FRAMES = 3
+"""A face seen in fewer frames may be a false alarm, and is not looked for again elsewhere."""
+MAX_REMEMBERED = 100
+"""Faces that are remembered; bounds memory and time."""
+MAX_WAIT = 16
+"""Frames for which one waits until a face is seen well enough to know it again."""
+
+NumberedFrame = tuple[VideoFrame, Sequence[Detection], list[int]]
+"""A frame, its faces and their numbers."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Track:
-    track_id: int
     xyxy: NDArray[np.float64]
     """Where the face was last seen."""
-    velocity: NDArray[np.float64]
+    looks: list[Look]
+    velocity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
     """Change of its box in a frame, `(4,)`, smoothed."""
     missed: int = 0
     """Frames since then."""
+    cut: bool = False
+    """There was a cut since then, so that its place means nothing."""
+    age: int = 0
+    """Frames since it was first seen."""
+    num_frames: int = 1
+    """Frames in which it was seen."""
+    decided: bool = False
+    """It is known whether this is somebody who was seen before."""
+    resembles: dict["_Track", float] = field(default_factory=dict)
+    """Until then: the difference of looks from each who may be the same, smoothed."""
+    near: list["_Track"] = field(default_factory=list)
+    """Who was expected where it appeared."""
+    same_as: "_Track | None" = None
+    """Who it turned out to be."""
+    track_id: int | None = None
+    """Given when it is first asked for."""
 
 
 class Tracker:
-    """Give every face a number that it keeps, by position and size alone.
+    """Give every face a number that it keeps, by place, movement and look.
 
-    Pairs are chosen so that all faces of a frame together fit best. A pair costs `1 − IoU` plus the
-    distance of the centres in face sizes, measured from where the face was or from where it would
-    be had it moved on, whichever is nearer. What a face looks like is not considered: where a cut
-    puts one person in the place of another, the number goes over to the other.
+    Pairs are chosen so that all faces of a frame together fit best. A pair costs `1 − IoU`, plus
+    the distance of the centres in face sizes, measured from where the face was or from where it
+    would be had it moved on, whichever is nearer, plus the difference of their looks. A face that
+    is left over gets the number of one that was seen before, anywhere and however long ago, if it
+    clearly looks like that one and like no other: a new number is the smaller mistake.
 
     Args:
-        max_missed: frames for which a lost face's number is kept; back in time and near the place
-            where it left, the face gets its number again.
+        max_missed: frames for which a lost face is expected near the place where it left.
+        max_wait: frames for which `add` may hold a frame back; 0 decides at once, as `update`.
     """
 
-    def __init__(self, max_missed: int = 30) -> None:
+    def __init__(self, max_missed: int = 30, max_wait: int = MAX_WAIT) -> None:
         self.max_missed = max_missed
+        self.max_wait = max_wait
+        self._waiting: deque[tuple[VideoFrame, Sequence[Detection], list[_Track]]] = deque()
         self._tracks: list[_Track] = []
         self._next_id = 0
+        self._thumbnail: NDArray[np.int16] | None = None
 
-    def update(self, detections: Sequence[Detection]) -> list[int]:
+    def update(
+        self, detections: Sequence[Detection], image: NDArray[np.uint8] | None = None
+    ) -> list[int]:
         """Take in the next frame; call it for frames without a face, too.
 
         Args:
             detections: the frame's faces. Their order has no influence on who gets which number.
+            image: `(H, W, 3)` RGB, the frame. Without it, faces are told apart by place and size
+                alone, and one that was away for more than `max_missed` frames is a new one.
 
         Returns:
             The `track_id` of each face: 0, 1, 2… in the order of appearance, within one frame from
-            the left to the right.
+            the left to the right. No two faces of a frame have the same one.
         """
+        return self._numbers(detections, self._follow(detections, image, max_wait=0))
+
+    def add(self, frame: VideoFrame, detections: Sequence[Detection]) -> list[NumberedFrame]:
+        """Take in the next frame, as `update` does, but later and better.
+
+        A face that comes back is often half hidden at first. Where somebody is missing of whom it
+        may be, frames wait until the face is known again, at most `max_wait` frames.
+
+        Args:
+            frame: the next one.
+            detections: its faces.
+
+        Returns:
+            The frames that need not wait any longer, in their order, with their faces and numbers.
+        """
+        tracks = self._follow(detections, frame.image, self.max_wait)
+        self._waiting.append((frame, detections, tracks))
+        ready = []
+        while self._waiting and (
+            len(self._waiting) > self.max_wait
+            or all(_who(track).decided for track in self._waiting[0][2])
+        ):
+            ready.append(self._take())
+        return ready
+
+    def finish(self) -> list[NumberedFrame]:
+        """Return the frames that still wait, when there is no further one."""
+        return [self._take() for _ in range(len(self._waiting))]
+
+    def _take(self) -> NumberedFrame:
+        frame, detections, tracks = self._waiting.popleft()
+        return frame, detections, self._numbers(detections, tracks)
+
+    def _follow(
+        self, detections: Sequence[Detection], image: NDArray[np.uint8] | None, max_wait: int
+    ) -> list[_Track]:
+        """Find the track of each face; who it is may be decided up to `max_wait` frames later."""
         for track in self._tracks:
             track.missed += 1
-        self._tracks = [track for track in self._tracks if track.missed <= self.max_missed + 1]
+            track.age += 1
+        if image is not None:
+            self._notice_cut(image)
+        self._forget()
 
         order = sorted(range(len(detections)), key=lambda i: _sort_key(detections[i]))
-        boxes = [np.asarray(detections[i].xyxy, dtype=np.float64) for i in order]
-        cost = np.array([[_cost(track, box) for box in boxes] for track in self._tracks])
-        matched: dict[int, _Track] = {}
-        if cost.size:
-            rows, columns = linear_sum_assignment(cost)
-            matched = {
-                int(column): self._tracks[row]
-                for row, column in zip(rows, columns, strict=True)
-                if cost[row, column] < IMPOSSIBLE
-            }
-
-        track_ids = [0] * len(detections)
-        for column, (position, box) in enumerate(zip(order, boxes, strict=True)):
-            if (seen := matched.get(column)) is not None:
-                seen.velocity = (seen.velocity + (box - seen.xyxy) / seen.missed) / 2
-                seen.xyxy, seen.missed = box, 0
-                track_ids[position] = seen.track_id
+        faces = [detections[i] for i in order]
+        known = list(self._tracks)
+        if (steady := self._match_steady(faces)) is not None:
+            matched, differences = steady, np.zeros((len(known), len(faces)))
+            looks: list[Look | None] = [None] * len(faces)
+            for column, row in matched.items():
+                if image is not None and known[row].num_frames % LOOK_EVERY == 0:
+                    looks[column] = look_of(image, faces[column].landmarks)
+                    differences[row, column] = _difference(known[row], looks[column])
+        else:
+            looks = [None if image is None else look_of(image, face.landmarks) for face in faces]
+            differences = np.array(
+                [[_difference(track, look) for look in looks] for track in known]
+            ).reshape(len(known), len(faces))
+            matched = self._match_places(faces, differences)
+        followed: dict[int, _Track] = {}
+        for column, (position, face, look) in enumerate(zip(order, faces, looks, strict=True)):
+            if (row := matched.get(column, -1)) >= 0:
+                track, away = known[row], known[row].missed
+                _see_again(track, face, look, float(differences[row, column]))
+                self._take_over(track, away, 0)
             else:
-                self._tracks.append(_Track(self._next_id, box, np.zeros(4)))
-                track_ids[position] = self._next_id
+                track = self._begin(face, look, known)
+            if not track.decided and look is not None:
+                for other, difference in zip(known, differences[:, column].tolist(), strict=True):
+                    # Later looks count more: a face that was hidden comes out.
+                    before = track.resembles.get(other, difference)
+                    track.resembles[other] = 0.7 * before + 0.3 * difference
+            followed[position] = track
+        self._recognise(max_wait)
+        return [followed[position] for position in range(len(detections))]
+
+    def _begin(self, face: Detection, look: Look | None, known: Sequence[_Track]) -> _Track:
+        track = _Track(np.asarray(face.xyxy, dtype=np.float64), [look] if look else [])
+        track.near = [
+            other
+            for other in known
+            if self._is_expected(other) and _cost(other, track.xyxy) < UNMATCHED
+        ]
+        self._tracks.append(track)
+        return track
+
+    def _numbers(self, detections: Sequence[Detection], tracks: Sequence[_Track]) -> list[int]:
+        """Tell the tracks' numbers; those who have none get the next ones from left to right."""
+        tracks = [_who(track) for track in tracks]
+        for position in sorted(range(len(tracks)), key=lambda i: _sort_key(detections[i])):
+            if tracks[position].track_id is None:
+                tracks[position].track_id = self._next_id
                 self._next_id += 1
-        return track_ids
+        return [track.track_id for track in tracks if track.track_id is not None]
+
+    def _notice_cut(self, image: NDArray[np.uint8]) -> None:
+        before, self._thumbnail = self._thumbnail, thumbnail(image)
+        if before is not None and is_cut(before, self._thumbnail):
+            for track in self._tracks:
+                track.cut = True
+
+    def _forget(self) -> None:
+        """Keep the tracks that a face may still belong to."""
+        self._tracks = [
+            track for track in self._tracks if self._is_expected(track) or _can_be_recognised(track)
+        ]
+        if len(self._tracks) > MAX_REMEMBERED:
+            self._tracks = sorted(self._tracks, key=lambda track: track.missed)[:MAX_REMEMBERED]
+
+    def _is_expected(self, track: _Track) -> bool:
+        """Tell whether a face may be back near the place where it was."""
+        return track.missed <= self.max_missed + 1 and not track.cut
+
+    def _take_over(self, old: _Track, away: int, seen: int) -> None:
+        """An undecided face that is gone when an old one is found in its place was the old one.
+
+        That one was found after `away` frames, of which `seen` already count as one with it.
+        """
+        for new in [one for one in self._tracks if not one.decided and one is not old]:
+            was_between = seen < new.missed <= SHORT_GAP and new.age < away
+            if was_between and _cost(new, old.xyxy) < UNMATCHED:
+                new.same_as = old
+                self._tracks.remove(new)
+                return  # two that were seen together can't both be the old one
+
+    def _match_steady(self, faces: Sequence[Detection]) -> dict[int, int] | None:
+        """Match faces that stay nearly where they were and far from each other, columns to rows.
+
+        Returns:
+            `None` if any face is new or unclear; then looks must be compared.
+        """
+        rows = [row for row, track in enumerate(self._tracks) if track.missed == 1]
+        boxes = [np.asarray(face.xyxy, dtype=np.float64) for face in faces]
+        if any(track.cut or not track.decided for track in (self._tracks[row] for row in rows)):
+            return None
+        costs = np.array(
+            [[_cost(self._tracks[row], box) for box in boxes] for row in rows]
+        ).reshape(len(rows), len(boxes))
+        near = costs < UNMATCHED
+        if (near.sum(axis=0) != 1).any() or (near.sum(axis=1) > 1).any():
+            return None
+        matched = {int(column): rows[row] for row, column in np.argwhere(near).tolist()}
+        return matched if (costs[near] <= STEADY).all() else None
+
+    def _match_places(
+        self, detections: Sequence[Detection], differences: NDArray[np.float64]
+    ) -> dict[int, int]:
+        """Find the track of each face that is where one is expected; rows by columns."""
+        cost = np.full(differences.shape, UNMATCHED)
+        lost = [row for row, track in enumerate(self._tracks) if track.missed > 1 and track.looks]
+        most_alike = differences[lost].min(axis=0, initial=np.inf)
+        for row, track in enumerate(self._tracks):
+            for column, face in enumerate(detections if self._is_expected(track) else ()):
+                difference = differences[row, column]
+                too_different = difference > _largest_difference(track)
+                another = (
+                    track.missed > 1 and track.decided and difference > most_alike[column] + CLEARLY
+                )
+                if not (too_different or another):
+                    place = _cost(track, np.asarray(face.xyxy, dtype=np.float64))
+                    cost[row, column] = min(place + min(difference, OTHER_LOOK), UNMATCHED)
+        rows, columns = linear_sum_assignment(cost)
+        return {
+            int(column): int(row)
+            for row, column in zip(rows, columns, strict=True)
+            if cost[row, column] < UNMATCHED
+        }
+
+    def _recognise(self, max_wait: int) -> None:
+        """Find out which of the new faces were seen before, somewhere else."""
+        new = [track for track in self._tracks if not track.decided]
+        old = [track for track in self._tracks if track.decided and _can_be_recognised(track)]
+        if new and old:
+            differences = np.array([[_resemblance(one, other) for other in old] for one in new])
+            enough = np.array([[_enough(one, other, max_wait) for other in old] for one in new])
+            fits = (
+                (differences <= enough)
+                & _is_clearly_smallest(differences, axis=0)
+                & _is_clearly_smallest(differences, axis=1)
+            )
+            for row, column in np.argwhere(fits).tolist():
+                if new[row].same_as is None:
+                    away = old[column].missed
+                    _join(new[row], old[column])
+                    self._tracks.remove(new[row])
+                    self._take_over(old[column], away, new[row].age)
+        for track in new:
+            if track.age >= max_wait or not any(_resemblance(track, one) < 1e6 for one in old):
+                track.decided = True
+                track.resembles, track.near = {}, []
 
 
 def _sort_key(detection: Detection) -> tuple[float, ...]:
     return (*detection.xyxy, detection.confidence, *np.ravel(detection.landmarks))
+
+
+def _difference(track: _Track, look: Look | None) -> float:
+    """Between a face and the most similar look of a track; 0 where there is nothing to compare."""
+    if look is None:
+        return 0.0
+    return look_difference(look, track.looks)
+
+
+def _is_clearly_smallest(values: NDArray[np.float64], axis: int) -> NDArray[np.bool_]:
+    if values.shape[axis] == 1:
+        return np.ones(values.shape, dtype=bool)
+    second: NDArray[np.float64] = np.partition(values, 1, axis=axis).take([1], axis=axis)
+    clear: NDArray[np.bool_] = values + CLEARLY <= second
+    return clear
+
+
+def _largest_difference(track: _Track) -> float:
+    """How different a face may look that is where the track is expected."""
+    if track.missed == 1:  # from one frame to the next, place alone is better evidence
+        return float("inf")
+    return OTHER_LOOK if track.missed <= SHORT_GAP else SURE_LOOK
+
+
+def _can_be_recognised(track: _Track) -> bool:
+    return bool(track.looks) and track.num_frames >= MIN_FRAMES
+
+
+def _enough(new: _Track, old: _Track, max_wait: int) -> float:
+    """How different the two may look to be the same."""
+    if new.age < max_wait:
+        return SURE_LOOK
+    return OTHER_LOOK if old in new.near else SAME_LOOK
+
+
+def _resemblance(new: _Track, old: _Track) -> float:
+    """Smallest difference of their looks so far; a large one if both were seen in one frame."""
+    if old.missed <= new.age:
+        return 1e6
+    return new.resembles.get(old, 1e6)
+
+
+def _who(track: _Track) -> _Track:
+    return track if track.same_as is None else _who(track.same_as)
+
+
+def _join(new: _Track, old: _Track) -> None:
+    """The new track goes on as the old one."""
+    old.xyxy, old.velocity, old.missed, old.cut = new.xyxy, new.velocity, new.missed, new.cut
+    old.num_frames += new.num_frames
+    old.looks = [*old.looks, *new.looks][-MAX_LOOKS:]
+    new.same_as, new.resembles, new.near = old, {}, []
+
+
+def _see_again(track: _Track, face: Detection, look: Look | None, difference: float) -> None:
+    box = np.asarray(face.xyxy, dtype=np.float64)
+    track.velocity = (track.velocity + (box - track.xyxy) / track.missed) / 2
+    track.xyxy, track.missed = box, 0
+    track.num_frames += 1
+    # A look that is too different may be that of a hand or another head before the face.
+    if look is not None and (not track.looks or NEW_LOOK < difference <= OTHER_LOOK):
+        track.looks = [*track.looks[-MAX_LOOKS + 1 :], look]
 
 
 def _cost(track: _Track, box: NDArray[np.float64]) -> float:
@@ -102,7 +385,7 @@ def _box_cost(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     shift = (first[:2] + first[2:] - second[:2] - second[2:]) / 2
     distance = float(np.hypot(*shift) / size.mean())
     if distance > MAX_DISTANCE or size.max() > MAX_SCALE_CHANGE * size.min():
-        return IMPOSSIBLE
+        return UNMATCHED
     overlap = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
     intersection = overlap.clip(min=0).prod()
     iou = float(intersection / (areas.sum() - intersection))
