@@ -3,7 +3,7 @@
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,6 +16,7 @@ from cyclopts import Parameter
 from fergcn.analysis.collect import Analysis, analyze_live, analyze_video
 from fergcn.analysis.config import AnalysisConfig
 from fergcn.analysis.network import FaceNetwork
+from fergcn.cluster import run_on_cluster
 from fergcn.commands.inputs import find_videos
 from fergcn.commands.progress import Report, progress_bars, stdout
 from fergcn.expressions import NOT_SURE, FergcnError, one_line
@@ -37,6 +38,7 @@ def predict(
     report: bool = False,
     overwrite: bool = False,
     num_workers: int = 1,
+    ray: str | None = None,
     settings: Settings = _SETTINGS,
 ) -> int:
     """Tell who shows which expression when in videos.
@@ -62,6 +64,8 @@ def predict(
         report: also write report.html, one page with everything.
         overwrite: analyse again what is there already.
         num_workers: videos that are analysed at the same time.
+        ray: HOST:PORT of a Ray cluster that analyses the videos, one on each of its cores, or auto
+            for the one on this machine. All machines need the same folders under the same paths.
     """
     if not videos and files_from is None:
         return _wrong_usage("found no video, expected at least one: fergcn predict VIDEO…")
@@ -88,16 +92,23 @@ def predict(
             summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
             table.add(str(video), summary, "done before")
             continue
-        threads = max(1, num_cores() // num_workers)
+        threads = max(1, num_cores() // num_workers) if ray is None else 1
         jobs.append(Job(video, directory, checkpoint, settings, overlay, report, threads))
     with progress_bars() as progress:
-        if num_workers == 1 or len(jobs) < 2:
+        if ray is None and (num_workers == 1 or len(jobs) < 2):
             for job in jobs:
                 failed |= _end_job(job, run_job(job, progress), table)
-        else:
-            with closing(run_tasks(run_job, jobs, num_workers)) as outcomes:
+        elif jobs:
+            runs: Generator[tuple[int, Outcome | FergcnError]]
+            runs = (
+                run_on_cluster(run_job, jobs, ray) if ray else run_tasks(run_job, jobs, num_workers)
+            )
+            with closing(runs) as outcomes:
                 for done, (position, outcome) in enumerate(outcomes, 1):
-                    failed |= _end_job(jobs[position], outcome, table)
+                    job = jobs[position]
+                    if isinstance(outcome, FergcnError):
+                        outcome = Outcome(complaints=[f"{job.video}: {outcome}"], failed=True)
+                    failed |= _end_job(job, outcome, table)
                     progress("videos", done, len(jobs))
     return int(failed)
 
