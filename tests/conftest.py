@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from skimage.data import astronaut
 
 from fergcn.checkpoint import save_checkpoint
 from fergcn.cli import main
@@ -45,6 +46,15 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
         return int(stopped.value.code or 0), out, err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def face_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real face that drifts through the picture for twenty frames."""
+    path = tmp_path_factory.mktemp("videos") / "astronaut.mp4"
+    image = astronaut()
+    write_video(path, [image[:256, 80 + 2 * i : 400 + 2 * i] for i in range(20)], fps=25)
+    return path
 
 
 def tiny_config(num_classes: int = 3, **changes: Any) -> ModelConfig:

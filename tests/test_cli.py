@@ -48,15 +48,6 @@ def dataset(coloured_clips: list[Clip], tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def face_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real face that drifts through the picture for twenty frames."""
-    path = tmp_path_factory.mktemp("videos") / "astronaut.mp4"
-    image = astronaut()
-    write_video(path, [image[:256, 80 + 2 * i : 400 + 2 * i] for i in range(20)], fps=25)
-    return path
-
-
 def is_one_line(text: str) -> bool:
     return text.count("\n") == 1 and "Traceback" not in text
 

@@ -45,6 +45,11 @@ class Checkpoint:
     half: bool = False
     """Its weights are stored as float16."""
 
+    @property
+    def config(self) -> ModelConfig:
+        """What defines the network."""
+        return self.model.config
+
 
 def save_checkpoint(
     directory: Path,

@@ -24,6 +24,7 @@ COMMANDS = {
     "evaluate": ("train:evaluate", "Score a checkpoint on a dataset."),
     "calibrate": ("train:calibrate", "Make a checkpoint's probabilities say what they mean."),
     "card": ("report:card", "Write a checkpoint's scores into its model card."),
+    "export": ("export:export", "Write a checkpoint as ONNX, checked against torch."),
     "render": ("render:render", "Render a dataset of parametric heads with known truth."),
     "bench": ("bench:bench", "Measure speed as ratios on this machine."),
 }

@@ -87,7 +87,7 @@ def analyze(
             has no frame features.
     """
     config = config or AnalysisConfig()
-    network = FaceNetwork(checkpoint, config.device)
+    network = FaceNetwork(checkpoint, config.device, config.runtime)
     expressions = network.checkpoint.expressions
     tables: dict[str, list[Row]] = {
         name: [] for name in table_columns(expressions, config.contributions)
@@ -269,7 +269,7 @@ def summarize(
 ) -> dict[str, Any]:
     """Make the summary; JSON values only."""
     checkpoint = network.checkpoint
-    model = checkpoint.model.config
+    model = checkpoint.config
     counts = tally.counts()
     if counts["faces"] == 0:
         warnings = [

@@ -1,6 +1,7 @@
 """How a video is analysed."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from fergcn.analysis.segments import SegmentConfig
 from fergcn.expressions import SURE_FROM
@@ -40,10 +41,17 @@ class AnalysisConfig:
     """Also keep what each frame contributed to each window's answer."""
     device: str = "auto"
     """Where the network runs: `cpu`, `cuda`, or `auto` for a GPU if there is one."""
+    runtime: Literal["torch", "onnx"] = "torch"
+    """What runs the network: torch, or ONNX Runtime on the CPU (extra `export`)."""
     segments: SegmentConfig = field(default_factory=SegmentConfig)
     """When an expression counts as shown."""
 
     def __post_init__(self) -> None:
+        if self.runtime == "onnx" and self.device not in ("auto", "cpu"):
+            raise ValueError(
+                f"found runtime=onnx and device={self.device}, expected auto or cpu: "
+                "leave --device out"
+            )
         if (self.stride is not None and self.stride < 1) or self.batch_size < 1:
             raise ValueError(
                 f"found stride={self.stride} and batch_size={self.batch_size}, "

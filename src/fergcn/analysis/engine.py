@@ -582,7 +582,7 @@ def stream(
             "frame: pass fps=… or times=…"
         )
     config = config or AnalysisConfig()
-    network = FaceNetwork(checkpoint, config.device)
+    network = FaceNetwork(checkpoint, config.device, config.runtime)
     return _stream(frames, fps, times, network, config)
 
 

@@ -1,12 +1,15 @@
 """The two calls that an analysis makes to the network: faces to features, features to answers."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fergcn.checkpoint import Checkpoint, load_checkpoint
+from fergcn.export import cached_export
+from fergcn.exported import ExportedNetwork, is_export
 from fergcn.expressions import FergcnError
 from fergcn.model import FERGCN, GraphHead
 from fergcn.transforms import eval_transform
@@ -19,14 +22,33 @@ class FaceNetwork:
 
     Args:
         checkpoint: a folder or a name as in `load_checkpoint`, or one that is loaded already; its
-            network is moved to the device.
+            network is moved to the device. With the runtime `onnx` the folder may be an export.
         device: `cpu`, `cuda`, or `auto` for a GPU if there is one.
+        runtime: `torch`, or `onnx` for ONNX Runtime on the CPU; a checkpoint is then exported into
+            the user's cache folder first, unless that was done before.
 
     Raises:
-        FergcnError: there is no such checkpoint or device, or its network has no frame features.
+        FergcnError: there is no such checkpoint or device, or its network has no frame features;
+            with `onnx`, what `cached_export` and `ExportedNetwork` raise.
     """
 
-    def __init__(self, checkpoint: str | Path | Checkpoint, device: str = "auto") -> None:
+    def __init__(
+        self,
+        checkpoint: str | Path | Checkpoint,
+        device: str = "auto",
+        runtime: Literal["torch", "onnx"] = "torch",
+    ) -> None:
+        self.checkpoint: Checkpoint | ExportedNetwork
+        self._model: FERGCN | ExportedNetwork
+        self.classifier_bias: list[float] | None = None
+        """Of each class's logit, beside the frames' contributions; None where there are none."""
+        if runtime == "onnx":
+            exported = _open_export(checkpoint)
+            self.checkpoint = self._model = exported
+            self.device = exported.device
+            self.num_frames = exported.num_frames
+            self.classifier_bias = exported.classifier_bias
+            return
         if not isinstance(checkpoint, Checkpoint):
             checkpoint = load_checkpoint(checkpoint)
         if device == "auto":
@@ -46,8 +68,6 @@ class FaceNetwork:
             )
         self._model = model
         self.num_frames = model.config.num_frames
-        self.classifier_bias: list[float] | None = None
-        """Of each class's logit, beside the frames' contributions; None where there are none."""
         if isinstance(model.head, GraphHead):
             self.classifier_bias = model.head.classifier.bias.tolist()
 
@@ -61,6 +81,8 @@ class FaceNetwork:
             Features `(M, d)`, and how intense an expression each face shows, `(M,)`, 0 to 1: what
             a network with `adjacency="per_clip"` says of the frame alone, None for other networks.
         """
+        if isinstance(self._model, ExportedNetwork):
+            return self._model.features(faces)
         with torch.inference_mode():
             batch = eval_transform(faces, self.checkpoint.resize, self.checkpoint.crop)
             features = self._model.frame_features(batch.to(self.device))
@@ -82,6 +104,8 @@ class FaceNetwork:
             together with `classifier_bias` they add up to it. None for other heads than the graph
             head.
         """
+        if isinstance(self._model, ExportedNetwork):
+            return self._model.answers(windows)
         with torch.inference_mode():
             features = torch.from_numpy(windows).to(self.device)
             head = self._model.head
@@ -90,3 +114,14 @@ class FaceNetwork:
             parts = head.frame_contributions(features)
             logits = parts.sum(dim=1) + head.classifier.bias
         return logits.cpu().numpy(), parts.cpu().numpy()
+
+
+def _open_export(checkpoint: str | Path | Checkpoint) -> ExportedNetwork:
+    """Open an export, or that of a checkpoint, with as many threads as torch may use."""
+    if not isinstance(checkpoint, Checkpoint) and is_export(Path(checkpoint)):
+        directory = Path(checkpoint)
+    else:
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = load_checkpoint(checkpoint)
+        directory = cached_export(checkpoint)
+    return ExportedNetwork(directory, torch.get_num_threads())

@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from fergcn.analysis.config import AnalysisConfig
+from fergcn.analysis.network import FaceNetwork
 from fergcn.checkpoint import load_checkpoint
 from fergcn.commands.crossval import crossval
 from fergcn.commands.predict import analyze_to, answer_lines
@@ -58,9 +59,9 @@ def demo(
     )
     stdout.print("\n[bold]2. A video[/bold]")
     directory = output / video.stem
-    checkpoint = load_checkpoint("default")
+    network = FaceNetwork("default")
     with progress_bars() as progress:
-        analysis = analyze_to(video, directory, checkpoint, AnalysisConfig(), True, True, progress)
+        analysis = analyze_to(video, directory, network, AnalysisConfig(), True, True, progress)
     for line in answer_lines(video.name, analysis, directory):
         stdout.print(line, soft_wrap=True, highlight=False)
     stdout.print("\n[bold]Look at[/bold]")

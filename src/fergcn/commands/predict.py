@@ -3,12 +3,12 @@
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from cyclopts import Parameter
@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from fergcn.analysis.collect import Analysis, analyze_live, analyze_video
 from fergcn.analysis.config import AnalysisConfig
 from fergcn.analysis.network import FaceNetwork
-from fergcn.checkpoint import Checkpoint, load_checkpoint
+from fergcn.cluster import run_on_cluster
 from fergcn.commands.inputs import find_videos
 from fergcn.commands.progress import Report, progress_bars, stdout
 from fergcn.expressions import NOT_SURE, FergcnError, one_line
@@ -38,6 +38,7 @@ def predict(
     report: bool = False,
     overwrite: bool = False,
     num_workers: int = 1,
+    ray: str | None = None,
     settings: Settings = _SETTINGS,
 ) -> int:
     """Tell who shows which expression when in videos.
@@ -57,11 +58,14 @@ def predict(
             video on stdin.
         files_from: file that lists more of them, one in a line; - reads the list from stdin.
         output: folder of the results.
-        checkpoint: folder of a checkpoint, or the name of one in the package.
+        checkpoint: folder of a checkpoint, or the name of one in the package; with --runtime onnx
+            also what fergcn export wrote.
         overlay: also write overlay.mp4, the video with boxes and expressions.
         report: also write report.html, one page with everything.
         overwrite: analyse again what is there already.
         num_workers: videos that are analysed at the same time.
+        ray: HOST:PORT of a Ray cluster that analyses the videos, one on each of its cores, or auto
+            for the one on this machine. All machines need the same folders under the same paths.
     """
     if not videos and files_from is None:
         return _wrong_usage("found no video, expected at least one: fergcn predict VIDEO…")
@@ -73,8 +77,8 @@ def predict(
             return _wrong_usage("found a live source and other videos, expected it alone")
         if overlay:
             return _wrong_usage("found --overlay for a live source, expected a file: leave it out")
-        return _record(videos[0], output, load_checkpoint(checkpoint), settings, report)
-    loaded = load_checkpoint(checkpoint)
+        return _record(videos[0], output, checkpoint, settings, report)
+    network = FaceNetwork(checkpoint, settings.device, settings.runtime)
     places, errors = find_videos(files, files_from)
     _tell(Outcome(complaints=[str(error) for error in errors]))
     failed = bool(errors)
@@ -82,22 +86,29 @@ def predict(
     jobs = []
     for video, place in places.items():
         directory = output / place
-        if not overwrite and is_current(directory, video, settings, loaded, overlay, report):
+        if not overwrite and is_current(directory, video, settings, network, overlay, report):
             again = "(--overwrite does it again)"
             _tell(Outcome([f"{video.name}: done before → {directory} {again}"]))
             summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
             table.add(str(video), summary, "done before")
             continue
-        threads = max(1, num_cores() // num_workers)
+        threads = max(1, num_cores() // num_workers) if ray is None else 1
         jobs.append(Job(video, directory, checkpoint, settings, overlay, report, threads))
     with progress_bars() as progress:
-        if num_workers == 1 or len(jobs) < 2:
+        if ray is None and (num_workers == 1 or len(jobs) < 2):
             for job in jobs:
                 failed |= _end_job(job, run_job(job, progress), table)
-        else:
-            with closing(run_tasks(run_job, jobs, num_workers)) as outcomes:
+        elif jobs:
+            runs: Generator[tuple[int, Outcome | FergcnError]]
+            runs = (
+                run_on_cluster(run_job, jobs, ray) if ray else run_tasks(run_job, jobs, num_workers)
+            )
+            with closing(runs) as outcomes:
                 for done, (position, outcome) in enumerate(outcomes, 1):
-                    failed |= _end_job(jobs[position], outcome, table)
+                    job = jobs[position]
+                    if isinstance(outcome, FergcnError):
+                        outcome = Outcome(complaints=[f"{job.video}: {outcome}"], failed=True)
+                    failed |= _end_job(job, outcome, table)
                     progress("videos", done, len(jobs))
     return int(failed)
 
@@ -115,16 +126,16 @@ def _wrong_usage(message: str) -> int:
 
 
 def _record(
-    name: str, output: Path, checkpoint: Checkpoint, settings: AnalysisConfig, report: bool
+    name: str, output: Path, checkpoint: str, settings: AnalysisConfig, report: bool
 ) -> int:
     """Analyse a live source until it ends or Ctrl-C is pressed."""
-    network = FaceNetwork(checkpoint, settings.device)
+    network = FaceNetwork(checkpoint, settings.device, settings.runtime)
     source = LiveSource(name)
     directory = _free_place(output / source_name(name))
     print(f"fergcn: recording into {directory}.partial; Ctrl-C ends it", file=sys.stderr)
     with (
         _ctrl_c_stops(source),
-        ResultWriter(directory, checkpoint.expressions, settings.contributions) as writer,
+        ResultWriter(directory, network.checkpoint.expressions, settings.contributions) as writer,
     ):
         analysis = writer.finish(analyze_live(source, network, settings, writer.add))
     if report:
@@ -201,7 +212,7 @@ def run_job(job: Job, progress: Report = lambda _what, _done, _total: None) -> O
         analysis = analyze_to(
             job.video,
             job.directory,
-            _load_once(job.checkpoint),
+            _open_once(job.checkpoint, job.settings.device, job.settings.runtime, job.threads),
             job.settings,
             job.overlay,
             job.report,
@@ -227,8 +238,10 @@ def _warnings(name: str, analysis: Analysis) -> list[str]:
 
 
 @cache
-def _load_once(checkpoint: str) -> Checkpoint:
-    return load_checkpoint(checkpoint)
+def _open_once(
+    checkpoint: str, device: str, runtime: Literal["torch", "onnx"], _threads: int
+) -> FaceNetwork:
+    return FaceNetwork(checkpoint, device, runtime)
 
 
 def _tell(outcome: Outcome) -> None:
@@ -242,7 +255,7 @@ def _tell(outcome: Outcome) -> None:
 def analyze_to(
     video: Path,
     directory: Path,
-    checkpoint: Checkpoint,
+    network: FaceNetwork,
     settings: AnalysisConfig,
     overlay: bool,
     report: bool,
@@ -256,8 +269,8 @@ def analyze_to(
     Raises:
         FergcnError: the video can't be read, or the results can't be written.
     """
-    network = FaceNetwork(checkpoint, settings.device)
-    with ResultWriter(directory, checkpoint.expressions, settings.contributions) as writer:
+    expressions = network.checkpoint.expressions
+    with ResultWriter(directory, expressions, settings.contributions) as writer:
         summary = analyze_video(
             video,
             network,

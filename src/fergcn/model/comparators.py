@@ -107,7 +107,7 @@ class TransformerHead(nn.Module):
             ValueError: the clips have another number of frames than there are positions.
         """
         self.config.require_num_frames(features.shape[1])
-        token = self.token.expand(len(features), 1, -1)  # (d) → (B, 1, d)
+        token = self.token.expand(features.shape[0], 1, -1)  # (d) → (B, 1, d)
         encoded = self.encoder(torch.cat([token, features + self.positions], dim=1))  # (B, 1+N, d)
         logits: Tensor = self.classifier(encoded[:, 0])
         return logits

@@ -17,8 +17,8 @@ from pyarrow import parquet
 
 from fergcn.analysis.collect import Analysis, column_types
 from fergcn.analysis.config import AnalysisConfig
+from fergcn.analysis.network import FaceNetwork
 from fergcn.analysis.tables import Row, table_columns
-from fergcn.checkpoint import Checkpoint
 from fergcn.expressions import FergcnError
 from fergcn.files import write_text
 from fergcn.report.timeline import plot_timeline
@@ -242,7 +242,7 @@ def is_current(
     directory: Path,
     video: Path,
     settings: AnalysisConfig,
-    checkpoint: Checkpoint,
+    network: FaceNetwork,
     overlay: bool = False,
     report: bool = False,
 ) -> bool:
@@ -252,7 +252,7 @@ def is_current(
         directory: the folder.
         video: the video; by its name, size and time of change it is known again.
         settings: how it is to be analysed.
-        checkpoint: with which network.
+        network: with which network.
         overlay: whether the overlay must be there.
         report: whether the page must be there.
     """
@@ -272,9 +272,9 @@ def is_current(
         )
         # Through JSON and back, as what was written: it knows no tuples.
         same_settings = json.loads(json.dumps(asdict(settings))) == summary["settings"]
-        same_network = summary["checkpoint"]["sha256"] == checkpoint.sha256 and summary["versions"][
-            "fergcn"
-        ] == version("fergcn")
+        same_network = summary["checkpoint"]["sha256"] == network.checkpoint.sha256 and summary[
+            "versions"
+        ]["fergcn"] == version("fergcn")
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return same_video and same_settings and same_network

@@ -1,0 +1,53 @@
+"""The export command: a checkpoint as ONNX."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from fergcn.checkpoint import load_checkpoint
+from fergcn.commands.progress import progress_bars, stdout
+from fergcn.export import TOLERANCE, agrees, export_network
+
+
+def export(
+    checkpoint: str = "default",
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("export"),
+    tolerance: float = TOLERANCE,
+) -> int:
+    """Write a checkpoint as ONNX, for use without torch.
+
+    Writes backbone.onnx (frames to features), head.onnx (features to logits), export.json, which
+    says what they are, and parity.json: how far their answers are from torch's on bundled clips.
+
+    Args:
+        checkpoint: folder of a checkpoint, or the name of one in the package.
+        output: folder of the export.
+        tolerance: largest difference from torch; beyond it nothing is written.
+    """
+    with progress_bars() as progress:
+        differences = export_network(
+            load_checkpoint(checkpoint),
+            output,
+            tolerance,
+            lambda done, total: progress("clips compared", done, total),
+        )
+    table = Table("output", "values", "largest", "largest difference from torch")
+    for entry in differences:
+        table.add_row(
+            entry.output, str(entry.values), f"{entry.largest:.3g}", f"{entry.difference:.1e}"
+        )
+    stdout.print(table)
+    if not agrees(differences, tolerance):
+        print(
+            f"fergcn: found differences beyond {tolerance:g}, expected ONNX to answer as torch "
+            "does: nothing was written",
+            file=sys.stderr,
+        )
+        return 1
+    stdout.print(f"export: {output}", soft_wrap=True, highlight=False)
+    return 0

@@ -1,0 +1,393 @@
+"""Write a checkpoint as ONNX files that need no torch, and check that they answer alike."""
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fergcn.cache import cache_dir
+from fergcn.checkpoint import Checkpoint
+from fergcn.clips import load_clip
+from fergcn.datasets.rendered import load_rendered
+from fergcn.exported import (
+    BACKBONE_FILE,
+    CARD_FILE,
+    FORMAT,
+    HEAD_FILE,
+    PARITY_FILE,
+    ExportedNetwork,
+    file_sha256,
+    missing_extra,
+)
+from fergcn.expressions import FergcnError
+from fergcn.files import write_json
+from fergcn.model import FERGCN, IMAGENET_MEAN, IMAGENET_STD, GraphHead
+from fergcn.transforms import eval_transform
+
+OPSET = 20
+"""Version of the ONNX operators; ONNX Runtime has them from 1.17 on."""
+TOLERANCE = 1e-4
+"""Largest difference from torch that an export may have."""
+CLIP_STEP = 37
+"""Every so many-th of the bundled clips is compared: other people, other expressions."""
+
+OUTPUTS = ("features", "intensity", "logits", "contributions", "weights")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one output is from torch's."""
+
+    output: str
+    values: int
+    """Numbers that were compared."""
+    largest: float
+    """Largest absolute value that torch gives."""
+    difference: float
+    """Largest absolute difference."""
+
+
+def export_network(
+    checkpoint: Checkpoint,
+    directory: Path,
+    tolerance: float = TOLERANCE,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> list[Difference]:
+    """Write a checkpoint's network as ONNX; the folder appears only if it answers as torch does.
+
+    `backbone.onnx` maps normalised frames `(M, 3, crop, crop)` to features `(M, d)`, and with
+    `adjacency="per_clip"` to each frame's intensity `(M,)`, 0 to 1. `head.onnx` maps features
+    `(B, N, d)` to logits `(B, classes)`; the graph head also gives fusion weights `(B, N)` and what
+    each frame contributes to each logit `(B, N, classes)`, and with `per_clip` the intensity
+    `(B, N)`. M and B are free, and N too where the head takes any (`per_clip`). `export.json` says
+    what the files are, `parity.json` how far they are from torch on bundled clips.
+
+    Args:
+        checkpoint: its network is moved to the CPU.
+        directory: the folder to write; an export there is replaced.
+        tolerance: largest absolute difference from torch.
+        on_progress: told (clips compared, clips in all).
+
+    Returns:
+        One entry for each output. Where one is beyond the tolerance, nothing was written.
+
+    Raises:
+        FergcnError: the network has no frame features or torch can't export it, a package is not
+            installed, or the folder holds something else.
+    """
+    model = checkpoint.model.to("cpu").eval()
+    if not isinstance(model, FERGCN):
+        raise FergcnError(
+            f"found a checkpoint of {model.config.network}, which has no frame features, expected "
+            "one of another network: backbone and head are exported one by one"
+        )
+    _check_packages()
+    _check_place(directory)
+    partial = directory.with_name(f"{directory.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        write_backbone(model, checkpoint.crop, partial / BACKBONE_FILE)
+        write_head(model, partial / HEAD_FILE)
+        write_json(partial / CARD_FILE, _card(checkpoint, model, partial))
+        differences = compare(checkpoint, ExportedNetwork(partial), on_progress)
+        report = {"tolerance": tolerance, "outputs": [asdict(entry) for entry in differences]}
+        write_json(partial / PARITY_FILE, report)
+        if agrees(differences, tolerance):
+            if directory.exists():
+                shutil.rmtree(directory)
+            partial.replace(directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return differences
+
+
+def cached_export(
+    checkpoint: Checkpoint, on_progress: Callable[[int, int], None] = lambda _done, _total: None
+) -> Path:
+    """Export into the user's cache folder, where it is not there already.
+
+    Args:
+        checkpoint: its network is moved to the CPU.
+        on_progress: told (clips compared, clips in all).
+
+    Returns:
+        The folder.
+
+    Raises:
+        FergcnError: as `export_network`, or the export doesn't answer as torch does.
+    """
+    made_from = [
+        *(FORMAT, OPSET, torch.__version__, checkpoint.sha256, asdict(checkpoint.model.config)),
+        *(checkpoint.expressions, checkpoint.resize, checkpoint.crop),
+    ]
+    key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
+    directory = cache_dir() / "onnx" / key
+    if not directory.exists():
+        try:
+            differences = export_network(checkpoint, directory, on_progress=on_progress)
+        except OSError:
+            if not directory.exists():  # else another process was faster
+                raise
+        else:
+            if not agrees(differences, TOLERANCE):
+                raise FergcnError(
+                    f"found an export that differs from torch by {_worst(differences):.1e}, "
+                    f"expected at most {TOLERANCE:.0e}: use --runtime torch"
+                )
+    return directory
+
+
+def compare(
+    checkpoint: Checkpoint,
+    exported: ExportedNetwork,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> list[Difference]:
+    """Compare an export with torch, from frames to every output, on clips of the bundled dataset.
+
+    Batches have one clip and, at the end, all of them; where N is free, every other clip has more
+    or fewer frames.
+
+    Args:
+        checkpoint: what was exported.
+        exported: what came of it.
+        on_progress: told (clips compared, clips in all).
+    """
+    model = checkpoint.model
+    assert isinstance(model, FERGCN)  # others are not exported
+    num_frames = model.config.num_frames
+    clips = load_rendered()[::CLIP_STEP]
+    pairs: dict[str, list[tuple[Tensor, NDArray[np.float32]]]] = {name: [] for name in OUTPUTS}
+
+    def add(truth: dict[str, Tensor], outputs: dict[str, NDArray[np.float32]]) -> None:
+        for name, values in truth.items():
+            pairs[name].append((values, outputs[name]))
+
+    usual: list[Tensor] = []
+    with torch.inference_mode():
+        for number, clip in enumerate(clips):
+            length = num_frames
+            if is_per_clip(model):
+                length = max(1, num_frames + (0, 5, 0, -5)[number % 4])
+            faces = load_clip(clip, length)
+            frames = eval_transform(faces, checkpoint.resize, checkpoint.crop)
+            described = exported.run_backbone(frames.numpy())
+            features = model.frame_features(frames)
+            truth = _head_truth(model, features[None])
+            add(truth, exported.run_head(described["features"][None]))
+            single = {"features": features}
+            if "intensity" in truth:
+                single["intensity"] = truth["intensity"][0]
+            add(single, described)
+            if length == num_frames:
+                usual.append(features)
+            on_progress(number + 1, len(clips))
+        together = torch.stack(usual)
+        add(_head_truth(model, together), exported.run_head(together.numpy()))
+    return [_difference(name, found) for name, found in pairs.items() if found]
+
+
+def agrees(differences: list[Difference], tolerance: float) -> bool:
+    """Whether all outputs are within the tolerance; what is not a number is not."""
+    return bool(_worst(differences) <= tolerance)
+
+
+def is_per_clip(model: FERGCN) -> bool:
+    """Whether the network tells a frame's intensity; its head then takes any number of frames."""
+    return isinstance(model.head, GraphHead) and model.head.intensity is not None
+
+
+def write_backbone(model: FERGCN, crop: int, path: Path) -> None:
+    """Write backbone and projection, and what tells a frame's intensity.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+        crop: side of the frames, in pixels.
+        path: the file.
+
+    Raises:
+        FergcnError: torch can't export it.
+    """
+    outputs = ["features", "intensity"] if is_per_clip(model) else ["features"]
+    free = {0: torch.export.Dim("batch")}
+    frames = torch.zeros(2, 3, crop, crop)
+    _write(_Backbone(model), "frames", frames, free, outputs, path)
+
+
+def write_head(model: FERGCN, path: Path) -> None:
+    """Write the head.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+        path: the file.
+
+    Raises:
+        FergcnError: torch can't export it.
+    """
+    num_frames, width = model.config.num_frames, model.config.feature_dim
+    outputs = ["logits"]
+    if isinstance(model.head, GraphHead):
+        outputs += ["weights", "contributions"]
+    if is_per_clip(model):
+        outputs += ["intensity"]
+    free = {0: torch.export.Dim("batch")}
+    if is_per_clip(model):
+        free[1] = torch.export.Dim("frames")
+        num_frames += 3  # with N itself, the interpolation of A would not be in the trace
+    features = torch.zeros(2, num_frames, width)
+    _write(_Head(model), "features", features, free, outputs, path)
+
+
+class _Backbone(nn.Module):
+    """Frames in, what `write_backbone` names out."""
+
+    def __init__(self, model: FERGCN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
+        features = self.model.frame_features(frames)
+        if not is_per_clip(self.model):
+            return (features,)
+        head = self.model.head
+        assert isinstance(head, GraphHead)
+        return features, torch.sigmoid(head.intensity_scores(features[None]))[0]
+
+
+class _Head(nn.Module):
+    """Features in, what `write_head` names out."""
+
+    def __init__(self, model: FERGCN) -> None:
+        super().__init__()
+        self.head = model.head
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        head = self.head
+        if not isinstance(head, GraphHead):
+            return (head(features),)
+        parts = head.frame_contributions(features)  # (B, N, classes)
+        weights = head.fusion_weights(features).expand(features.shape[:2])
+        outputs = (parts.sum(dim=1) + head.classifier.bias, weights, parts)
+        if head.intensity is None:
+            return outputs
+        return *outputs, torch.sigmoid(head.intensity_scores(features))
+
+
+def _write(
+    module: nn.Module,
+    name: str,
+    example: Tensor,
+    free: dict[int, Any],
+    outputs: list[str],
+    path: Path,
+) -> None:
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # torch warns of its own ways
+        try:
+            program = torch.onnx.export(
+                module.eval(),
+                (example,),
+                dynamo=True,
+                input_names=[name],
+                output_names=outputs,
+                dynamic_shapes=(free,),
+                opset_version=OPSET,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise FergcnError(
+                f"found a network that torch can't export ({str(error).splitlines()[0]}), "
+                "expected another backbone: use --runtime torch"
+            ) from None
+    assert program is not None  # it is None only where torch writes the file itself
+    shape = program.model.graph.inputs[0].shape
+    # Where code looks at a size as a number, torch fixes the size and goes on.
+    if shape is None or any(isinstance(shape[axis], int) for axis in free):
+        raise FergcnError(
+            f"found a network that torch exports for {shape} alone, expected any batch: "
+            "use another backbone or --runtime torch"
+        )
+    program.save(path)
+
+
+def _card(checkpoint: Checkpoint, model: FERGCN, files: Path) -> dict[str, Any]:
+    head = model.head
+    return {
+        "format": FORMAT,
+        "model": asdict(model.config),
+        "expressions": list(checkpoint.expressions),
+        "resize": checkpoint.resize,
+        "crop": checkpoint.crop,
+        "mean": IMAGENET_MEAN,
+        "std": IMAGENET_STD,
+        "any_num_frames": is_per_clip(model),
+        "classifier_bias": head.classifier.bias.tolist() if isinstance(head, GraphHead) else None,
+        "checkpoint_sha256": checkpoint.sha256,
+        "files": {name: file_sha256(files / name) for name in (BACKBONE_FILE, HEAD_FILE)},
+        "opset": OPSET,
+        "versions": {
+            name: version(name) for name in ("fergcn", "torch", "onnx", "onnxscript", "onnxruntime")
+        },
+        "metadata": checkpoint.metadata,
+    }
+
+
+def _check_packages() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise missing_extra(error) from None
+
+
+def _check_place(directory: Path) -> None:
+    """Refuse to replace what is no export."""
+    ours = {CARD_FILE, BACKBONE_FILE, HEAD_FILE, PARITY_FILE}
+    if directory.is_dir():
+        others = sorted(path.name for path in directory.iterdir() if path.name not in ours)
+        if not others:
+            return
+        found = f"a folder with {others[0]}"
+    elif directory.exists():
+        found = "a file"
+    else:
+        return
+    raise FergcnError(
+        f"{directory}: found {found}, expected an empty or no folder, or an export: "
+        "choose another with -o"
+    )
+
+
+def _head_truth(model: FERGCN, features: Tensor) -> dict[str, Tensor]:
+    truth: dict[str, Tensor] = {"logits": model.head(features)}
+    head = model.head
+    if isinstance(head, GraphHead):
+        truth["weights"] = head.fusion_weights(features).expand(features.shape[:2])
+        truth["contributions"] = head.frame_contributions(features)
+        if head.intensity is not None:
+            truth["intensity"] = torch.sigmoid(head.intensity_scores(features))
+    return truth
+
+
+def _difference(name: str, found: list[tuple[Tensor, NDArray[np.float32]]]) -> Difference:
+    truth = np.concatenate([values.numpy().ravel() for values, _ in found])
+    outputs = np.concatenate([values.ravel() for _, values in found])
+    return Difference(
+        name, truth.size, float(np.abs(truth).max()), float(np.abs(truth - outputs).max())
+    )
+
+
+def _worst(differences: list[Difference]) -> float:
+    return float(np.max([entry.difference for entry in differences]))  # NaN wins

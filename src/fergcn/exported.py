@@ -1,0 +1,146 @@
+"""An exported network: ONNX files and the card that says what they are, run by ONNX Runtime."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fergcn.expressions import FergcnError
+from fergcn.model import ModelConfig
+from fergcn.transforms import eval_transform
+from fergcn.workers import num_cores
+
+CARD_FILE = "export.json"
+BACKBONE_FILE = "backbone.onnx"
+HEAD_FILE = "head.onnx"
+PARITY_FILE = "parity.json"
+FORMAT = 1
+
+Floats = NDArray[np.float32]
+
+
+class ExportedNetwork:
+    """A network that `fergcn.export` wrote, on the CPU; arrays in, arrays out.
+
+    Args:
+        directory: the folder.
+        threads: of ONNX Runtime; None takes every core that this process may use.
+
+    Raises:
+        FergcnError: ONNX Runtime is not installed, or the folder is not an export or is damaged.
+    """
+
+    device = "cpu"
+
+    def __init__(self, directory: Path, threads: int | None = None) -> None:
+        card = _read_card(directory)
+        self.config = ModelConfig(**card["model"])
+        self.num_frames = self.config.num_frames
+        self.expressions = tuple(map(str, card["expressions"]))
+        """Meaning of the logits, in order."""
+        self.resize = int(card["resize"])
+        """Side to which face crops are resized, in pixels."""
+        self.crop = int(card["crop"])
+        """Side of the centre crop that the network takes, in pixels."""
+        self.sha256 = str(card["checkpoint_sha256"])
+        """Of the weights file of the checkpoint that was exported."""
+        self.metadata: dict[str, Any] = card["metadata"]
+        """How that checkpoint was made."""
+        self.classifier_bias: list[float] | None = card["classifier_bias"]
+        """Of each class's logit, beside the frames' contributions; None where there are none."""
+        threads = threads or num_cores()
+        self._backbone = _open(directory / BACKBONE_FILE, card["files"][BACKBONE_FILE], threads)
+        self._head = _open(directory / HEAD_FILE, card["files"][HEAD_FILE], threads)
+
+    def features(self, faces: NDArray[np.uint8]) -> tuple[Floats, Floats | None]:
+        """Describe single faces.
+
+        Args:
+            faces: `(M, resize, resize, 3)` RGB, aligned.
+
+        Returns:
+            Features `(M, d)`, and how intense an expression each face shows, `(M,)`, 0 to 1: what
+            a network with `adjacency="per_clip"` says of the frame alone, None for other networks.
+        """
+        outputs = self.run_backbone(eval_transform(faces, self.resize, self.crop).numpy())
+        return outputs["features"], outputs.get("intensity")
+
+    def answers(self, windows: Floats) -> tuple[Floats, Floats | None]:
+        """Answer windows.
+
+        Args:
+            windows: `(W, N, d)` features.
+
+        Returns:
+            Logits `(W, classes)`, and what each frame contributed to each logit, `(W, N, classes)`;
+            together with `classifier_bias` they add up to it. None for other heads than the graph
+            head.
+        """
+        outputs = self.run_head(windows)
+        return outputs["logits"], outputs.get("contributions")
+
+    def run_backbone(self, frames: Floats) -> dict[str, Floats]:
+        """Outputs of the backbone's file for `(M, 3, crop, crop)` normalised frames, by name."""
+        return _run(self._backbone, {"frames": frames})
+
+    def run_head(self, features: Floats) -> dict[str, Floats]:
+        """Outputs of the head's file for `(B, N, d)` features, by name."""
+        return _run(self._head, {"features": features})
+
+
+def is_export(directory: Path) -> bool:
+    """Whether a folder says of itself that it is an exported network."""
+    return (directory / CARD_FILE).is_file()
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def missing_extra(error: ImportError) -> FergcnError:
+    """The error that names a package of the extra `export`, and what to do."""
+    return FergcnError(
+        f"found no package {error.name}, expected the extra export: "
+        "run pip install 'fergcn[export]'"
+    )
+
+
+def _read_card(directory: Path) -> dict[str, Any]:
+    path = directory / CARD_FILE
+    try:
+        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = card["format"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise FergcnError(
+            f"{directory}: found no {CARD_FILE} that can be read, expected an exported network: "
+            "name a folder that fergcn export wrote"
+        ) from None
+    if found != FORMAT:
+        raise FergcnError(f"{path}: found format {found}, expected {FORMAT}: export again")
+    return card
+
+
+def _open(path: Path, sha256: str, threads: int) -> Any:
+    """Open one file as a session; `Any` because ONNX Runtime has no types."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing_extra(error) from None
+    if not path.is_file() or file_sha256(path) != sha256:
+        found = "another file than its card names" if path.is_file() else "no such file"
+        raise FergcnError(f"{path}: found {found}, expected it unchanged: export again")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors; what it warns of is how it optimises
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _run(session: Any, inputs: dict[str, Floats]) -> dict[str, Floats]:
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs), strict=True))

@@ -1,0 +1,192 @@
+"""Exported networks answer as torch does, whatever the batch and, where it is free, the length."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+import torch
+
+from conftest import tiny_config
+from fergcn.checkpoint import save_checkpoint
+from fergcn.export import TOLERANCE, write_backbone, write_head
+from fergcn.model import FERGCN, GraphHead, VideoCNN
+
+CLASSES = ("anger", "happiness", "neutral")
+
+
+def network(**changes: Any) -> FERGCN:
+    """A tiny network none of whose parameters and statistics has its special first value."""
+    torch.manual_seed(0)
+    model = FERGCN(tiny_config(**{"feature_dim": 8, **changes})).eval()
+    with torch.no_grad():
+        for parameter in model.head.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 2)
+    return model
+
+
+def outputs_of(path: Path, value: torch.Tensor) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    found = session.run(names, {session.get_inputs()[0].name: value.numpy()})
+    return dict(zip(names, found, strict=True))
+
+
+QUICK_HEADS = {
+    "shared": {},
+    "per clip": {"adjacency": "per_clip", "num_modules": 1},
+    "transformer": {"network": "transformer"},
+}
+OTHER_HEADS = {
+    "own": {"adjacency": "own", "temporal": "concat"},
+    "identity": {"adjacency": "identity", "temporal": "none", "fusion": "last"},
+    "two modules per clip, mean": {"adjacency": "per_clip", "fusion": "mean"},
+    "without modules": {"adjacency": "per_clip", "num_modules": 0},
+    "frame-average": {"network": "frame-average"},
+    "cnn-bilstm": {"network": "cnn-bilstm"},
+    "frame-attention": {"network": "frame-attention"},
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *(pytest.param(changes, id=name) for name, changes in QUICK_HEADS.items()),
+        *(
+            pytest.param(changes, id=name, marks=pytest.mark.nightly)
+            for name, changes in OTHER_HEADS.items()
+        ),
+    ],
+)
+def test_heads_answer_alike(changes: dict[str, Any], tmp_path: Path) -> None:
+    model = network(**changes)
+    head, num_frames = model.head, model.config.num_frames
+    path = tmp_path / "head.onnx"
+    write_head(model, path)
+    lengths = [num_frames]
+    if isinstance(head, GraphHead) and head.intensity is not None:
+        lengths += [1, num_frames - 1, num_frames + 9]
+    for length in lengths:
+        for batch in (1, 5):
+            features = torch.randn(batch, length, 8)
+            outputs = outputs_of(path, features)
+            with torch.no_grad():
+                truth = {"logits": head(features)}
+                if isinstance(head, GraphHead):
+                    truth["weights"] = head.fusion_weights(features).expand(batch, length)
+                    truth["contributions"] = head.frame_contributions(features)
+                if len(lengths) > 1:
+                    truth["intensity"] = torch.sigmoid(head.intensity_scores(features))
+            assert outputs.keys() == truth.keys()
+            for name, values in truth.items():
+                np.testing.assert_allclose(outputs[name], values.numpy(), atol=1e-5)
+
+
+# dlib's network pads by shape, and differently at odd sizes; EfficientNet as TensorFlow does.
+@pytest.mark.parametrize(
+    ("backbone", "crop"),
+    [
+        ("face_resnet", 67),
+        *(
+            pytest.param(*case, marks=pytest.mark.nightly)
+            for case in (("vgg16_bn", 32), ("tf_efficientnet_lite0", 33), ("test_vit", 160))
+        ),
+    ],
+)
+def test_backbones_answer_alike(backbone: str, crop: int, tmp_path: Path) -> None:
+    model = network(backbone=backbone, num_modules=0)
+    path = tmp_path / "backbone.onnx"
+    write_backbone(model, crop, path)
+    for batch in (1, 3):
+        frames = torch.randn(batch, 3, crop, crop)
+        outputs = outputs_of(path, frames)
+        with torch.no_grad():
+            features = model.frame_features(frames).numpy()
+        assert outputs.keys() == {"features"}
+        np.testing.assert_allclose(outputs["features"], features, atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture
+def per_clip_checkpoint(tmp_path: Path) -> Path:
+    directory = tmp_path / "checkpoint"
+    model = network(adjacency="per_clip", num_modules=1)
+    save_checkpoint(directory, model, CLASSES, resize=40, crop=32, half=True)
+    return directory
+
+
+def test_an_export_is_checked_and_predicts_as_torch_does(
+    run, per_clip_checkpoint: Path, face_video: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "out" / "exported"
+    # Beyond any tolerance: exit 1 and nothing left, but the report is printed.
+    code, out, err = run("export", per_clip_checkpoint, "-o", target, "--tolerance", 0)
+    assert code == 1 and err.count("\n") == 1 and "nothing was written" in err
+    assert "logits" in out
+    assert list(target.parent.iterdir()) == []
+    code, out, err = run("export", per_clip_checkpoint, "-o", target)
+    assert code == 0, err
+    assert sorted(path.name for path in target.iterdir()) == [
+        *("backbone.onnx", "export.json", "head.onnx", "parity.json")
+    ]
+    source_card = json.loads((per_clip_checkpoint / "checkpoint.json").read_text())
+    card = json.loads((target / "export.json").read_text())
+    assert card["checkpoint_sha256"] == source_card["sha256"]
+    assert [card[key] for key in ("expressions", "resize", "crop")] == [list(CLASSES), 40, 32]
+    parity = json.loads((target / "parity.json").read_text())["outputs"]
+    assert {entry["output"] for entry in parity} == {
+        *("features", "intensity", "logits", "contributions", "weights")
+    }
+    for entry in parity:
+        assert entry["values"] > 0 and entry["largest"] > 0
+        assert entry["difference"] <= TOLERANCE
+    # The export and the checkpoint, exported in passing, give what torch gives.
+    for runtime, source in (
+        ("torch", per_clip_checkpoint),
+        ("onnx", target),
+        ("onnx", per_clip_checkpoint),
+    ):
+        place = tmp_path / f"{runtime} {source.name}"
+        settings = ("--runtime", runtime, "--checkpoint", source, "--stride", 2)
+        code, _, err = run("predict", face_video, "-o", place, "--contributions", *settings)
+        assert code == 0, err
+        for name in ("frames", "windows", "segments", "contributions"):
+            tables = [
+                pd.read_csv(folder / face_video.stem / f"{name}.csv")
+                for folder in (tmp_path / "torch checkpoint", place)
+            ]
+            pd.testing.assert_frame_equal(*tables, rtol=1e-3, atol=1e-3)
+        assert len(tables[0]) > 0
+    summary = json.loads((place / face_video.stem / "summary.json").read_text())
+    assert summary["settings"]["runtime"] == "onnx"
+    assert summary["checkpoint"]["sha256"] == source_card["sha256"]
+    # A file that is not the card's is not run.
+    (target / "head.onnx").write_bytes((target / "head.onnx").read_bytes()[:-1])
+    code, _, err = run("predict", face_video, "--runtime", "onnx", "--checkpoint", target)
+    assert code == 1 and "head.onnx: found another file" in err and err.count("\n") == 1
+    # What is no export is not replaced.
+    (target / "notes.txt").write_text("mine")
+    code, _, err = run("export", per_clip_checkpoint, "-o", target)
+    assert code == 1 and "notes.txt" in err and err.count("\n") == 1
+
+
+def test_what_cant_be_exported_is_one_line(
+    run, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = tmp_path / "video"
+    model = VideoCNN(tiny_config(network="r3d-18"))
+    save_checkpoint(video, model, CLASSES, resize=40, crop=32)
+    code, _, err = run("export", video, "-o", tmp_path / "out")
+    assert code == 1 and "r3d-18" in err and err.count("\n") == 1
+    monkeypatch.setitem(sys.modules, "onnxscript", None)  # as where it is not installed
+    code, _, err = run("export", tiny_checkpoint, "-o", tmp_path / "out")
+    assert code == 1 and err.count("\n") == 1
+    assert "onnxscript" in err and "pip install 'fergcn[export]'" in err
+    assert not (tmp_path / "out").exists()
