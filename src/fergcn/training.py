@@ -134,18 +134,19 @@ def build_model(model_config: ModelConfig, config: TrainConfig) -> Network:
     except (ValueError, OSError) as error:
         raise FergcnError(str(error)) from None
     start = load_checkpoint(config.init).model
-    if (model_config.backbone, start.config.backbone) == ("face_pair", "face_resnet"):
-        try:
-            model = FERGCN(model_config)  # the other half as published
-        except OSError as error:
-            raise FergcnError(str(error)) from None
-        model.backbone.get_submodule("face_resnet").load_state_dict(start.backbone.state_dict())
-        return model
     if not isinstance(start, FERGCN):
         raise FergcnError(
             f"{config.init}: found {start.config.network}, which has no backbone for single "
             "frames, expected a network that has one: name another checkpoint"
         )
+    if (model_config.backbone, start.config.backbone) == ("face_pair", "face_resnet"):
+        try:
+            model = FERGCN(model_config)  # the other half as published
+        except OSError as error:
+            raise FergcnError(str(error)) from None
+        half = model.backbone.get_submodule("face_resnet")
+        half.load_state_dict(start.backbone.state_dict())
+        return model
     if start.config.backbone != model_config.backbone:
         raise FergcnError(
             f"{config.init}: found the backbone {start.config.backbone}, expected "
@@ -469,7 +470,7 @@ def read_soft_labels(
     try:
         table = pd.read_csv(path).drop_duplicates("clip_id").set_index("clip_id")
         answers = table.reindex([clip.clip_id for clip in clips], columns=list(expressions))
-        probs = answers.astype(np.float32).fillna(0).to_numpy()
+        probs: NDArray[np.float32] = answers.astype(np.float64).fillna(0).to_numpy(np.float32)
         if not ((probs >= 0) & (probs <= 1)).all() or not probs.any():
             raise ValueError
     except (OSError, ValueError, KeyError):
@@ -477,7 +478,8 @@ def read_soft_labels(
             f"{path}: found no probabilities for these clips, expected a table with clip_id and a "
             "column for each expression: make it with fergcn evaluate --json"
         ) from None
-    return probs / np.maximum(probs.sum(axis=1, keepdims=True), 1e-6)
+    probs /= np.maximum(probs.sum(axis=1, keepdims=True), 1e-6)
+    return probs
 
 
 def soft_loss(logits: Tensor, soft_labels: Tensor) -> Tensor:

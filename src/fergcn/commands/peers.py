@@ -88,16 +88,16 @@ def bench_peers(video: Path, repeats: int) -> None:
         FergcnError: `fer` can't be installed or run, or the video can't be read.
     """
     from fergcn.analysis.config import AnalysisConfig
-    from fergcn.checkpoint import load_checkpoint
+    from fergcn.analysis.network import FaceNetwork
     from fergcn.commands.predict import analyze_to
 
-    checkpoint = load_checkpoint("default")
+    network = FaceNetwork("default", "cpu")
     speeds: dict[str, list[float]] = {"fergcn": [], **{mode: [] for mode in MODES}}
     with TemporaryDirectory() as folder:
         for turn in range(repeats + 1):
             start = time.perf_counter()
             analysis = analyze_to(
-                video, Path(folder), checkpoint, AnalysisConfig(), False, False, _silent
+                video, Path(folder), network, AnalysisConfig(), False, False, _silent
             )
             seconds = time.perf_counter() - start
             if turn == 0:  # warms up
