@@ -357,7 +357,7 @@ def test_tracks_that_went_are_not_kept() -> None:
     engine = Engine(Cheap(), AnalysisConfig(keep_lost_s=0.2), 25)
     for k in range(900):
         present = (k // 30 % 4,) if k % 30 < 20 else ()
-        frame, faces = frame_with_faces(k, k / 25, present)
+        _, faces = frame_with_faces(k, k / 25, present)
         looks = np.random.default_rng(k // 30).integers(0, 256, (10, 70, 3), dtype=np.uint8)
         image = np.kron(looks, np.ones((4, 4, 1), np.uint8))
         for _ in engine.add(VideoFrame(k, k / 25, image), faces):
