@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import av
+import matplotlib.font_manager  # reads or makes its cache of fonts, before any test
 import numpy as np
 import pandas as pd
 import pytest
@@ -55,6 +56,8 @@ def run_predict(
         timeout=TIME_LIMIT_S,
         check=False,
         stdin=subprocess.DEVNULL,
+        # A first run would make the cache of fonts, which takes long and is more than a full disk.
+        env={**os.environ, "MPLCONFIGDIR": matplotlib.get_cachedir()},
         preexec_fn=restrict,
     )
     assert "Traceback" not in result.stderr, result.stderr
