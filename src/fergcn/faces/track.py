@@ -218,7 +218,9 @@ class Tracker:
     def _forget(self) -> None:
         """Keep the tracks that a face may still belong to."""
         self._tracks = [
-            track for track in self._tracks if self._is_expected(track) or _can_be_recognised(track)
+            track
+            for track in self._tracks
+            if track.missed == 1 or self._is_expected(track) or _can_be_recognised(track)
         ]
         if len(self._tracks) > MAX_REMEMBERED:
             self._tracks = sorted(self._tracks, key=lambda track: track.missed)[:MAX_REMEMBERED]
@@ -266,8 +268,12 @@ class Tracker:
         lost = [row for row, track in enumerate(self._tracks) if track.missed > 1 and track.looks]
         most_alike = differences[lost].min(axis=0, initial=np.inf)
         for row, track in enumerate(self._tracks):
-            for column, face in enumerate(detections if self._is_expected(track) else ()):
+            for column, face in enumerate(detections):
                 difference = differences[row, column]
+                # What looked like a cut may have been somebody who came or went beside this one.
+                stayed = track.missed == 1 and difference <= SURE_LOOK
+                if not (stayed or self._is_expected(track)):
+                    continue
                 too_different = difference > _largest_difference(track)
                 another = (
                     track.missed > 1 and track.decided and difference > most_alike[column] + CLEARLY
