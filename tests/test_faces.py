@@ -261,7 +261,8 @@ def test_large_faces_are_searched_for_in_smaller_pictures(detector: FaceDetector
     ]
     whole = [faces for _, faces in find_faces(frames, detector, 0.25)]
     found = [faces for _, faces in find_faces(frames, measure, 0.25, shrink_to=80)]
-    assert sum(side < 1440 for side in sides) >= 4
+    # The whole picture first; of three small ones the last shows one face more, so the whole again.
+    assert [side < 1440 for side in sides[:5]] == [False, True, True, True, False]
     for faces, reference in zip(found[:20], whole[:20], strict=True):
         size = np.hypot(*(reference[0].landmarks[1] - reference[0].landmarks[0]))
         assert len(faces) == 1
