@@ -359,6 +359,19 @@ def test_soft_labels_teach_what_the_labels_do_not(
         train_model(coloured_clips, tmp_path / "bad", tiny_config(), config)
 
 
+def test_rare_expressions_are_leant_towards(coloured_clips: list[Clip], tmp_path: Path) -> None:
+    """Odds between two expressions change by the ratio of their counts to the power asked for."""
+    clips = coloured_clips[:9] + [c for c in coloured_clips[9:] if c.expression == "anger"]
+    config = replace(FAST, epochs=1)
+    odds = []
+    for shift in (0.0, 0.5):
+        settings = replace(config, rare_shift=shift)
+        run = train_model(clips, tmp_path / str(shift), tiny_config(), settings)
+        probs = predict_probs(load_checkpoint(run).model, clips, 40, 32)
+        odds.append(probs[:, 1] / probs[:, 0])  # 3 clips of happiness, 4 of anger
+    np.testing.assert_allclose(odds[1] / odds[0], (4 / 3) ** 0.5, rtol=1e-4)
+
+
 def test_settings_that_make_no_sense() -> None:
     with pytest.raises(FergcnError, match="found crop=300 above resize=256"):
         TrainConfig(crop=300)

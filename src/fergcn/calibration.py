@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from fergcn.checkpoint import Checkpoint, save_checkpoint
 from fergcn.clips import Clip
 from fergcn.crossval import subject_folds
 from fergcn.expressions import FergcnError
 from fergcn.metrics import expected_calibration_error
-from fergcn.model import Network, VideoCNN
+from fergcn.model import Network, last_layer
 from fergcn.training import Progress, encode_targets, people_digests, predict_probs
 
 TEMPERATURES = (0.05, 20.0)
@@ -165,8 +164,7 @@ def require_other_people(
 
 def divide_logits(model: Network, temperature: float) -> None:
     """Change a network so that all its logits are divided by T: its classifier is linear."""
-    layer = model.cnn.fc if isinstance(model, VideoCNN) else model.head.classifier
-    assert isinstance(layer, nn.Linear)
+    layer = last_layer(model)
     with torch.no_grad():
         layer.weight.div_(temperature)
         layer.bias.div_(temperature)

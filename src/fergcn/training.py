@@ -31,7 +31,14 @@ from fergcn.features import (
     dataset_features,
     distinct_frames,
 )
-from fergcn.model import FERGCN, GraphHead, ModelConfig, Network, create_network
+from fergcn.model import (
+    FERGCN,
+    GraphHead,
+    ModelConfig,
+    Network,
+    create_network,
+    last_layer,
+)
 from fergcn.transforms import augment_clip, augment_wild, draw_augmentation, eval_transform
 
 Progress = Callable[[str, int, int], None]
@@ -71,6 +78,9 @@ class TrainConfig:
     balance: float = 0.0
     """How far rare expressions, and people with few clips, are drawn more often: 0 draws every
     clip once an epoch, 1 every expression equally often."""
+    rare_shift: float = 0.0
+    """How far the trained network leans towards rare expressions: each logit is raised by this
+    many times minus the logarithm of its share of the training clips (Menon et al. 2021)."""
     label_smoothing: float = 0.0
     """Share of the target that all classes get alike."""
     soft_labels: str | None = None
@@ -103,7 +113,7 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "resize", "crop", "devices"):
             if (value := getattr(self, name)) < 1:
                 raise FergcnError(f"found {name}={value}, expected at least 1: raise it")
-        for name in ("balance", "label_smoothing"):
+        for name in ("balance", "label_smoothing", "rare_shift"):
             if not 0 <= (share := getattr(self, name)) <= 1:
                 raise FergcnError(f"found {name}={share}, expected 0 to 1: choose one between")
         if self.crop > self.resize:
@@ -442,6 +452,7 @@ def train_model(
     if fabric.is_global_zero:
         about = {"settings": settings, "fingerprint": fingerprint, **(metadata or {})}
         about["people"] = sorted(people_digests(clips))
+        shift_to_rare(model, targets, config.rare_shift)
         save_checkpoint(
             checkpoint_dir, model, expressions, config.resize, config.crop, about, config.half
         )
@@ -493,6 +504,17 @@ def soft_loss(logits: Tensor, soft_labels: Tensor) -> Tensor:
         The mean over all B clips.
     """
     return -(soft_labels * logits.float().log_softmax(1)).sum(1).mean()
+
+
+def shift_to_rare(model: Network, targets: NDArray[np.int64], amount: float) -> None:
+    """Raise each logit by `amount` times minus the logarithm of its share among the targets.
+
+    The most frequent expression's stays; what all logits share changes no probability.
+    """
+    counts = np.bincount(targets, minlength=model.config.num_classes)
+    shift = -amount * np.log(counts / counts.max())
+    with torch.no_grad():
+        last_layer(model).bias += torch.from_numpy(shift).to(last_layer(model).bias)
 
 
 def intensity_loss(scores: Tensor, is_neutral: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from fergcn.model.comparators import VideoCNN
 from fergcn.model.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
-from fergcn.model.fergcn import FERGCN, GraphHead, Network, create_network
+from fergcn.model.fergcn import FERGCN, GraphHead, Network, create_network, last_layer
 from fergcn.model.graph import GraphConvolution, GraphModule, intensity_weights
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "VideoCNN",
     "create_network",
     "intensity_weights",
+    "last_layer",
 ]

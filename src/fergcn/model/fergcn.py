@@ -255,6 +255,13 @@ Network = FERGCN | VideoCNN
 """Frames `(B, N, 3, H, W)` in, logits `(B, num_classes)` out."""
 
 
+def last_layer(model: Network) -> nn.Linear:
+    """The linear layer that makes the logits."""
+    layer = model.cnn.fc if isinstance(model, VideoCNN) else model.head.classifier
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
 def create_network(config: ModelConfig) -> Network:
     """Build the network that a configuration names.
 
