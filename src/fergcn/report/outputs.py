@@ -203,6 +203,9 @@ class VideoTable:
     Args:
         path: the table. Lines there about other videos stay, those about `files` go.
         files: the videos that are to come.
+
+    Raises:
+        FergcnError: the table can't be written.
     """
 
     def __init__(self, path: Path, files: Iterable[str]) -> None:
@@ -218,7 +221,13 @@ class VideoTable:
             text, VIDEO_COLUMNS, restval="", extrasaction="ignore", lineterminator="\n"
         )
         writer.writerows(lines)
-        write_text(path, text.getvalue())
+        try:
+            write_text(path, text.getvalue())
+        except OSError as error:
+            raise FergcnError(
+                f"{path}: found it can't be written ({error.strerror}), expected a folder with "
+                "room: choose another with -o"
+            ) from None
 
     def add(self, file: str, summary: Mapping[str, Any] | None, note: str = "") -> None:
         """Append a line.
