@@ -49,6 +49,7 @@ checkpoint: .venv/.installed-dev $(FACE_API)
 	$(BIN)/fergcn render data/pretrain --config configs/rendered-only-backbone.toml
 	$(BIN)/fergcn prepare stills "$(STILLS)" -o data/stills
 	$(BIN)/fergcn train stills data/stills -o runs/backbone --config configs/backbone.toml
+	$(BIN)/fergcn evaluate stills data/stills --checkpoint rendered-only --peers face-api --json data/face-api/scores.json
 	$(BIN)/fergcn train stills data/stills -o runs/checkpoint --config configs/checkpoint.toml
 	cp runs/checkpoint/checkpoint/* src/fergcn/checkpoints/default
 
