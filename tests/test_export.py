@@ -94,10 +94,15 @@ def test_heads_answer_alike(changes: dict[str, Any], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("backbone", "crop"),
     [
-        ("face_resnet", 67),
+        ("face_pair", 67),
         *(
             pytest.param(*case, marks=pytest.mark.nightly)
-            for case in (("vgg16_bn", 32), ("tf_efficientnet_lite0", 33), ("test_vit", 160))
+            for case in (
+                ("face_resnet", 128),
+                ("vgg16_bn", 32),
+                ("tf_efficientnet_lite0", 33),
+                ("test_vit", 160),
+            )
         ),
     ],
 )
