@@ -513,8 +513,9 @@ def shift_to_rare(model: Network, targets: NDArray[np.int64], amount: float) -> 
     """
     counts = np.bincount(targets, minlength=model.config.num_classes)
     shift = -amount * np.log(counts / counts.max())
+    bias = last_layer(model).bias
     with torch.no_grad():
-        last_layer(model).bias += torch.from_numpy(shift).to(last_layer(model).bias)
+        bias.add_(torch.from_numpy(shift).to(bias))
 
 
 def intensity_loss(scores: Tensor, is_neutral: Tensor) -> Tensor:
