@@ -371,6 +371,13 @@ def test_rare_expressions_are_leant_towards(coloured_clips: list[Clip], tmp_path
         odds.append(probs[:, 1] / probs[:, 0])  # 3 clips of happiness, 4 of anger
     np.testing.assert_allclose(odds[1] / odds[0], (4 / 3) ** 0.5, rtol=1e-4)
 
+    model = FERGCN(tiny_config())
+    before = model.head.classifier.bias.detach().clone()
+    for amount in (0.0, 0.5):  # nobody shows the last expression
+        training.shift_to_rare(model, np.array([0, 0, 0, 0, 1]), amount)
+    shifted = model.head.classifier.bias.detach() - before
+    torch.testing.assert_close(shifted, torch.tensor([0, 0.5, 0.5]) * math.log(4))
+
 
 def test_settings_that_make_no_sense() -> None:
     with pytest.raises(FergcnError, match="found crop=300 above resize=256"):

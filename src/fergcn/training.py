@@ -511,7 +511,8 @@ def shift_to_rare(model: Network, targets: NDArray[np.int64], amount: float) -> 
 
     The most frequent expression's stays; what all logits share changes no probability.
     """
-    counts = np.bincount(targets, minlength=model.config.num_classes)
+    # An expression that no clip shows counts as one that a single clip shows.
+    counts = np.bincount(targets, minlength=model.config.num_classes).clip(min=1)
     shift = -amount * np.log(counts / counts.max())
     bias = last_layer(model).bias
     with torch.no_grad():
