@@ -272,6 +272,23 @@ def test_expression_that_turns_into_another_is_divided() -> None:
     assert segments_of(values, "s" * 6 + "hs" + "s" * 8) == [("sadness", 0, 0.8, 1.5, 0.9)]
 
 
+def test_what_nobody_can_name_is_no_segment() -> None:
+    """Over the first half three expressions share the probability, then one has most of it."""
+    shares = np.array([[0.36, 0.33, 0.31]] * 8 + [[0.1, 0.8, 0.1]] * 8)
+    probs = np.hstack([0.9 * shares, np.full((16, 1), 0.1)])
+    names = ("anger", "fear", "sadness", "neutral")
+
+    def found(**changes: float) -> list[str]:
+        segments = find_segments(
+            np.arange(16) / 10, np.full(16, 0.9), probs, names, SegmentConfig(**changes)
+        )
+        return [segment.expression for segment in segments]
+
+    assert found() == ["fear"]
+    assert found(min_share=0.35) == ["anger", "fear"]
+    assert found(min_share=0.85) == []
+
+
 @given(st.lists(st.tuples(st.floats(0.01, 0.8), *[st.floats(0, 1)] * 3), min_size=1, max_size=60))
 @settings(max_examples=100, deadline=None)
 def test_segments_keep_their_promises(rows: list[tuple[float, ...]]) -> None:

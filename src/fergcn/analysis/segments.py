@@ -30,6 +30,9 @@ class SegmentConfig:
     frame's intensity is noisy. In seconds; 0 takes the most intense frame."""
     min_turn_s: float = 0.5
     """Shorter leads of another expression are taken for noise, not for a turn, in seconds."""
+    min_share: float = 0.4
+    """Where no expression has this share of the probability of all that are not neutral, something
+    is shown, but nobody knows what: no segment. 0 always names one."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.offset_threshold <= self.onset_threshold <= 1:
@@ -43,6 +46,8 @@ class SegmentConfig:
                 f"min_turn_s={self.min_turn_s} and apex_span_s={self.apex_span_s}, "
                 "expected seconds, 0 or more"
             )
+        if not 0 <= self.min_share <= 1:
+            raise ValueError(f"found min_share={self.min_share}, expected 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,8 @@ class SegmentFinder:
     A segment is a stretch of intensity above the offset threshold that reaches the onset threshold
     somewhere. It takes the name of the non-neutral expression with the largest summed probability;
     where another one leads for `min_turn_s` or longer, the segment is divided there, because one
-    expression may turn into another without a neutral face in between.
+    expression may turn into another without a neutral face in between. A part in which no
+    expression has `min_share` is left out.
 
     Args:
         expressions: the names of the classes.
@@ -159,8 +165,11 @@ class SegmentFinder:
                 or times[-1] - times[0] < self.config.min_length_s - ROUNDING_S
             ):
                 continue
+            total = probs[part].sum(axis=0)
+            leader = int(total.argmax())
+            if total[leader] < self.config.min_share * total.sum():
+                continue
             apex = _apex(times, intensity[part], self.config.apex_span_s)
-            leader = int(probs[part].sum(axis=0).argmax())
             onset_s, apex_s, offset_s = (float(times[index]) for index in (0, apex, -1))
             segments.append(Segment(self._names[leader], onset_s, apex_s, offset_s, peak))
         return segments
