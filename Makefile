@@ -31,7 +31,7 @@ test: .venv/.installed-dev
 	$(BIN)/ruff format --check src tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 nightly: .venv/.installed-dev
 	$(BIN)/pytest -m nightly

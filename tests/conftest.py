@@ -31,7 +31,11 @@ TINY = "mobilenetv3_small_050"  # the smallest backbone that behaves like a real
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests neither use nor fill the user's cache."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
-    torch.set_num_threads(2)
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one of several that share the cores
+        os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+        torch.set_num_threads(1)
+    else:
+        torch.set_num_threads(2)
 
 
 @pytest.fixture
