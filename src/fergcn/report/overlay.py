@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from fergcn.analysis.collect import Analysis
 from fergcn.report.outputs import read_table
 from fergcn.report.timeline import EXPRESSION_COLOURS, frame_step, longest_tracks
-from fergcn.video import VideoFrame, probe_video, read_frames, write_video
+from fergcn.sound import add_sound
+from fergcn.video import VideoFrame, probe_video, read_frames, write_frames
 
 STRIP_HEIGHT = 48
 """Height of the timeline under the overlay, in pixels, for each face."""
@@ -26,11 +27,10 @@ Picture = NDArray[np.uint8]
 def write_overlay(
     path_in: Path, analysis: Analysis, path_out: Path, table: Path | None = None
 ) -> None:
-    """Write the video with boxes, numbers, expressions and a timeline strip for each face.
+    """Write the video with boxes, numbers, expressions, a timeline strip for each face, and sound.
 
-    The result has a constant frame rate; frames of a source with a varying rate are shown longer,
-    or left out where they follow each other too fast, so that its timing stays right. It has no
-    sound.
+    Each frame is shown at its time in the tables, so the first one at 0; the sound keeps its place
+    beside them.
 
     Args:
         path_in: the video that was analysed.
@@ -41,15 +41,13 @@ def write_overlay(
     Raises:
         FergcnError: the video can't be read.
     """
-    fps = probe_video(path_in).fps
-    times = analysis.frames.drop_duplicates("frame_index")
-    steps_s = np.diff(times["time_s"]) / np.diff(times["frame_index"])
-    if len(steps_s) and np.median(steps_s) * fps < 0.7:
-        fps = 1 / float(np.median(steps_s))  # long pauses lower the average; frames would be lost
-    fps = min(max(fps, 1.0), 120.0)
     chunks = [analysis.frames] if table is None else read_table(table)
-    drawn = _draw_frames(path_in, analysis, chunks)
-    write_video(path_out, _at_constant_rate(drawn, fps), fps)
+    silent = path_out.with_name(path_out.name + ".silent")
+    try:
+        write_frames(silent, _draw_frames(path_in, analysis, chunks), probe_video(path_in).fps)
+        add_sound(silent, path_in, path_out)
+    finally:
+        silent.unlink(missing_ok=True)
 
 
 def _draw_frames(
@@ -145,18 +143,3 @@ def _shown(row: Mapping[Hashable, float], analysis: Analysis) -> str:
 def _rgb(expression: str) -> tuple[int, int, int]:
     code = EXPRESSION_COLOURS[expression].lstrip("#")
     return int(code[:2], 16), int(code[2:4], 16), int(code[4:], 16)
-
-
-def _at_constant_rate(frames: Iterable[VideoFrame], fps: float) -> Iterator[Picture]:
-    """Show each frame from its time on until the next one's."""
-    shown = 0
-    previous: VideoFrame | None = None
-    for frame in frames:
-        if previous is not None:
-            until = max(round(frame.time_s * fps), shown)
-            for _ in range(until - shown):
-                yield previous.image
-            shown = until
-        previous = frame
-    if previous is not None:
-        yield previous.image
