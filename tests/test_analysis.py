@@ -306,8 +306,8 @@ def test_written_tables_read_back(tmp_path: Path, result: Analysis) -> None:
     out = tmp_path / "new" / "panned"
     write_analysis(with_segment(result), out)
     assert sorted(entry.name for entry in out.iterdir()) == [
-        *("frames.csv", "frames.parquet", "segments.csv", "summary.json", "timeline.png"),
-        "windows.csv",
+        *("frames.csv", "frames.parquet", "segments.csv", "segments.eaf", "segments.srt"),
+        *("summary.json", "timeline.png", "windows.csv"),
     ]
     pd.testing.assert_frame_equal(pd.read_parquet(out / "frames.parquet"), result.frames)
     read = pd.read_csv(out / "frames.csv", dtype={"track_id": "Int64"})

@@ -44,10 +44,10 @@ def predict(
     """Tell who shows which expression when in videos.
 
     Writes OUTPUT/<name of the video>/ with frames.csv, frames.parquet, windows.csv, segments.csv,
-    timeline.png and summary.json. Videos whose results are there, made from the same file with the
-    same settings and checkpoint, are skipped: a run that was stopped goes on. While a video is
-    analysed, its rows are in OUTPUT/<name of the video>.partial/ already. OUTPUT/videos.csv has one
-    line for each video.
+    segments.srt (subtitles), segments.eaf (for ELAN), timeline.png and summary.json. Videos whose
+    results are there, made from the same file with the same settings and checkpoint, are skipped:
+    a run that was stopped goes on. While a video is analysed, its rows are in OUTPUT/<name of the
+    video>.partial/ already. OUTPUT/videos.csv has one line for each video.
 
     A live source is recorded until it ends or Ctrl-C is pressed: it drops frames rather than lag.
     Each recording gets a folder of its own.
@@ -270,7 +270,7 @@ def analyze_to(
         FergcnError: the video can't be read, or the results can't be written.
     """
     expressions = network.checkpoint.expressions
-    with ResultWriter(directory, expressions, settings.contributions) as writer:
+    with ResultWriter(directory, expressions, settings.contributions, video) as writer:
         summary = analyze_video(
             video,
             network,
