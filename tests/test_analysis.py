@@ -343,6 +343,34 @@ def test_overlay_shows_every_frame_with_a_box(
     assert abs(columns.min() - box["x1"]) < 5 and abs(rows.max() - box["y2"]) < 5
 
 
+def test_overlay_and_page_say_not_sure(tmp_path: Path, panned: Path, result: Analysis) -> None:
+    rng = np.random.default_rng(0)
+    probs = 0.2 * rng.dirichlet(np.ones(8), len(result.frames))
+    probs[:, EXPRESSIONS.index("sadness")] += 0.8
+    frames = result.frames.assign(expression="sadness", **dict(zip(EXPRESSIONS, probs.T, strict=True)))
+    (track,) = result.summary["tracks"]
+    mean = dict(zip(EXPRESSIONS, probs.mean(0).tolist(), strict=True))
+    second = sorted(mean, key=mean.get)[-2]
+    for sure_from, answer, colour in ((0.6, "sadness", "#0072B2"), (1.0, "not sure", "#9A9A9A")):
+        said = replace(
+            result,
+            frames=frames,
+            summary=result.summary
+            | {"settings": result.summary["settings"] | {"sure_from": sure_from}}
+            | {"tracks": [track | {"answer": answer, "mean_probabilities": mean}]},
+        )
+        write_overlay(panned, said, tmp_path / "overlay.mp4")
+        image = next(read_frames(tmp_path / "overlay.mp4")).image
+        box = frames.loc[0]
+        edge = image[round((box["y1"] + box["y2"]) / 2), round(box["x2"])].astype(int)
+        expected = np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)])
+        assert np.abs(edge - expected).max() < 40, (sure_from, edge)
+        write_report(said, tmp_path / "report.html")
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        two = f"not sure: sadness {mean['sadness']:.2f}, {second} {mean[second]:.2f}"
+        assert (two in page) == (sure_from == 1)
+
+
 def test_overlay_keeps_the_times_of_a_varying_frame_rate(
     tmp_path: Path, checkpoint: Checkpoint
 ) -> None:

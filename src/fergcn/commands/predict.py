@@ -16,6 +16,7 @@ from cyclopts import Parameter
 from fergcn.analysis.collect import Analysis, analyze_live, analyze_video
 from fergcn.analysis.config import AnalysisConfig
 from fergcn.analysis.network import FaceNetwork
+from fergcn.analysis.tables import answer_text
 from fergcn.cluster import run_on_cluster
 from fergcn.commands.inputs import find_videos
 from fergcn.commands.progress import Report, progress_bars, stdout
@@ -296,11 +297,9 @@ def answer_lines(name: str, analysis: Analysis, directory: Path) -> list[str]:
         f"→ {directory}"
     ]
     for track in analysis.summary["tracks"]:
-        answer = f"mostly {track['answer']}"
-        if track["answer"] == NOT_SURE:
-            ranked = sorted(track["mean_probabilities"].items(), key=lambda item: -item[1])
-            first_two = ", ".join(f"{name} {probability:.2f}" for name, probability in ranked[:2])
-            answer = f"{NOT_SURE}: {first_two}"
+        answer = answer_text(track)
+        if track["answer"] != NOT_SURE:
+            answer = f"mostly {answer}"
         lines.append(
             f"  face {track['track_id']}: {answer} ({track['first_s']:.2f}–{track['last_s']:.2f} s)"
         )

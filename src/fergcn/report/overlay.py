@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fergcn.analysis.collect import Analysis
+from fergcn.expressions import NOT_SURE
 from fergcn.report.outputs import read_table
 from fergcn.report.timeline import EXPRESSION_COLOURS, frame_step, longest_tracks
 from fergcn.sound import add_sound
@@ -20,6 +21,9 @@ STRIP_HEIGHT = 48
 """Height of the timeline under the overlay, in pixels, for each face."""
 MAX_STRIPS = 4
 """Faces with a timeline under the overlay; the longest ones."""
+
+COLOURS = {**EXPRESSION_COLOURS, NOT_SURE: "#9A9A9A"}
+"""A face whose expression is not named is darker than a neutral one."""
 
 Picture = NDArray[np.uint8]
 
@@ -60,6 +64,7 @@ def _draw_frames(
     upcoming = next(groups, None)
     strips: Picture | None = None
     size = (0, 0)
+    sure_from = float(analysis.summary["settings"]["sure_from"])
     duration_s = max(float(analysis.frames["time_s"].max()), 1e-6)
     for frame in read_frames(path):
         image = frame.image
@@ -69,7 +74,7 @@ def _draw_frames(
         elif size != (image.shape[1], image.shape[0]):  # the stream changed its picture size
             image = cv2.resize(image, size).astype(np.uint8)
         if upcoming is not None and upcoming[0] == frame.index:
-            image = _draw_faces(image.copy(), upcoming[1])
+            image = _draw_faces(image.copy(), upcoming[1], sure_from)
             upcoming = next(groups, None)
         strip = strips.copy()
         x = min(round(frame.time_s / duration_s * (size[0] - 1)), size[0] - 1)
@@ -77,16 +82,20 @@ def _draw_frames(
         yield VideoFrame(frame.index, frame.time_s, np.concatenate([image, strip]))
 
 
-def _draw_faces(image: Picture, faces: Iterable[Mapping[Hashable, Any]]) -> Picture:
-    """Draw into `image` and return it."""
+def _draw_faces(
+    image: Picture, faces: Iterable[Mapping[Hashable, Any]], sure_from: float
+) -> Picture:
+    """Draw into `image` and return it; expressions less probable than `sure_from` are not named."""
     unit = max(0.5, min(image.shape[:2]) / 720)
     thickness = max(1, round(2 * unit))
     for face in faces:
-        colour = _rgb(face["expression"])
+        probability = face[face["expression"]]
+        is_sure = probability >= sure_from
+        colour = _rgb(face["expression"] if is_sure else NOT_SURE)
         left, top, right, bottom = (round(face[name]) for name in ("x1", "y1", "x2", "y2"))
         cv2.rectangle(image, (left, top), (right, bottom), colour, thickness + 1)
-        probability = face[face["expression"]]
-        text = f"{int(face['track_id'])} {face['expression']} {probability:.0%}"
+        answer = f"{face['expression']} {probability:.0%}" if is_sure else NOT_SURE
+        text = f"{int(face['track_id'])} {answer}"
         font = (cv2.FONT_HERSHEY_SIMPLEX, 0.8 * unit, max(1, round(1.6 * unit)))
         (width, height), baseline = cv2.getTextSize(text, *font)
         margin = round(5 * unit)
@@ -140,6 +149,6 @@ def _shown(row: Mapping[Hashable, float], analysis: Analysis) -> str:
     return max((name for name in analysis.expressions if name != "neutral"), key=row.__getitem__)
 
 
-def _rgb(expression: str) -> tuple[int, int, int]:
-    code = EXPRESSION_COLOURS[expression].lstrip("#")
+def _rgb(answer: str) -> tuple[int, int, int]:
+    code = COLOURS[answer].lstrip("#")
     return int(code[:2], 16), int(code[2:4], 16), int(code[4:], 16)

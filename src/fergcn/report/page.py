@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fergcn.analysis.tables import answer_text
+from fergcn.expressions import NOT_SURE
 from fergcn.files import write_text
 from fergcn.report.document import figure_png, html_page, html_table, png_uri
 from fergcn.report.timeline import EXPRESSION_COLOURS, plot_timeline
@@ -145,12 +147,14 @@ def _faces_table(analysis: Analysis) -> str:
     rows = []
     for track in tracks:
         probability = track["mean_probabilities"][track["expression"]]
+        is_sure = track["answer"] != NOT_SURE
+        answer = _swatch(track["answer"]) if is_sure else escape(answer_text(track))
         rows.append(
             f'<tr><td class="number">{track["track_id"]}</td>'
             f'<td class="number">{track["first_s"]:.2f}</td>'
             f'<td class="number">{track["last_s"]:.2f}</td>'
             f'<td class="number">{track["num_frames"]}</td>'
-            f"<td>{_swatch(track['expression'])}</td>"
+            f"<td>{answer}</td>"
             f'<td class="number">{probability:.0%}</td></tr>'
         )
     return html_table(
