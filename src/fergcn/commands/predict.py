@@ -285,7 +285,7 @@ def analyze_to(
     if report:
         from fergcn.report.page import write_report
 
-        write_report(analysis, directory / "report.html", video)
+        write_report(analysis, directory / "report.html", video, network)
     return analysis
 
 
