@@ -1,12 +1,16 @@
 """From a video with a real face to tables, pictures and pages."""
 
+import io
 import json
 import re
+from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import replace
+from html import escape, unescape
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,19 +18,24 @@ import skimage.data
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from conftest import tiny_config
 from fergcn.analysis import Analysis, AnalysisConfig, SegmentConfig, analyze, find_segments
+from fergcn.analysis.network import FaceNetwork
 from fergcn.analysis.tables import FACE_COLUMNS, SEGMENT_COLUMNS
 from fergcn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fergcn.commands.predict import answer_lines
 from fergcn.expressions import EXPRESSIONS, FergcnError
 from fergcn.model import FERGCN
+from fergcn.report import apexes
 from fergcn.report.outputs import write_analysis
 from fergcn.report.overlay import write_overlay
-from fergcn.report.page import apex_thumbnails, write_report
+from fergcn.report.page import NO_PICTURES, write_report
 from fergcn.report.timeline import plot_timeline
+from fergcn.transforms import eval_transform
 from fergcn.video import read_frames, write_video
+from odd_files import encode
 from test_video import write_with_times
 
 ASTRONAUT = skimage.data.astronaut()[40:240, 130:330]
@@ -321,8 +330,8 @@ def test_written_tables_read_back(tmp_path: Path, result: Analysis) -> None:
     out = tmp_path / "new" / "panned"
     write_analysis(with_segment(result), out)
     assert sorted(entry.name for entry in out.iterdir()) == [
-        *("frames.csv", "frames.parquet", "segments.csv", "summary.json", "timeline.png"),
-        "windows.csv",
+        *("frames.csv", "frames.parquet", "segments.csv", "segments.eaf", "segments.srt"),
+        *("summary.json", "timeline.png", "windows.csv"),
     ]
     pd.testing.assert_frame_equal(pd.read_parquet(out / "frames.parquet"), result.frames)
     read = pd.read_csv(out / "frames.csv", dtype={"track_id": "Int64"})
@@ -358,18 +367,57 @@ def test_overlay_shows_every_frame_with_a_box(
     assert abs(columns.min() - box["x1"]) < 5 and abs(rows.max() - box["y2"]) < 5
 
 
+def test_overlay_and_page_say_not_sure(tmp_path: Path, panned: Path, result: Analysis) -> None:
+    rng = np.random.default_rng(0)
+    probs = 0.2 * rng.dirichlet(np.ones(8), len(result.frames))
+    probs[:, EXPRESSIONS.index("sadness")] += 0.8
+    columns = dict(zip(EXPRESSIONS, probs.T, strict=True))
+    frames = result.frames.assign(expression="sadness", **columns)
+    (track,) = result.summary["tracks"]
+    mean = dict(zip(EXPRESSIONS, probs.mean(0).tolist(), strict=True))
+    second = sorted(mean, key=mean.get)[-2]
+    for sure_from, answer, colour in ((0.6, "sadness", "#0072B2"), (1.0, "not sure", "#9A9A9A")):
+        said = replace(
+            result,
+            frames=frames,
+            summary=result.summary
+            | {"settings": result.summary["settings"] | {"sure_from": sure_from}}
+            | {"tracks": [track | {"answer": answer, "mean_probabilities": mean}]},
+        )
+        write_overlay(panned, said, tmp_path / "overlay.mp4")
+        image = next(read_frames(tmp_path / "overlay.mp4")).image
+        box = frames.loc[0]
+        edge = image[round((box["y1"] + box["y2"]) / 2), round(box["x2"])].astype(int)
+        expected = np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)])
+        assert np.abs(edge - expected).max() < 40, (sure_from, edge)
+        write_report(said, tmp_path / "report.html")
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        two = f"not sure: sadness {mean['sadness']:.2f}, {second} {mean[second]:.2f}"
+        assert (two in page) == (sure_from == 1)
+
+
 def test_overlay_keeps_the_times_of_a_varying_frame_rate(
     tmp_path: Path, checkpoint: Checkpoint
 ) -> None:
-    path, times_ms = tmp_path / "varying.mp4", [0, 100, 600, 700, 800]
+    path, times_ms = tmp_path / "varying.mp4", [0, 100, 117, 600, 72_000_000, 72_000_033]
     write_with_times(path, times_ms)
     write_overlay(path, analyze(path, checkpoint), tmp_path / "overlay.mp4")
-    changes = [0.0]
-    frames = list(read_frames(tmp_path / "overlay.mp4"))
-    for before, after in pairwise(frames):
-        if abs(after.image[30, 30].mean() - before.image[30, 30].mean()) > 4:
-            changes.append(after.time_s)
-    np.testing.assert_allclose(changes, np.array(times_ms) / 1000, atol=0.051)
+    frames = list(read_frames(tmp_path / "overlay.mp4"))  # one each, also over 20 hours' pause
+    times = [frame.time_s for frame in frames]
+    np.testing.assert_allclose(times, np.array(times_ms) / 1000, atol=1e-3)
+    assert [round(frame.image[30, 30].mean() / 8) for frame in frames] == list(range(6))
+
+
+def test_overlay_has_the_sound_of_the_video(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    path = encode(tmp_path / "loud.mp4", [scene([])] * 10, with_sound=True)
+    write_overlay(path, analyze(path, checkpoint), tmp_path / "overlay.mp4")
+    sound = []
+    for file in (path, tmp_path / "overlay.mp4"):
+        with av.open(str(file)) as container:
+            packets = [p for p in container.demux(audio=0) if p.pts is not None and p.pts >= 0]
+            sound.append([(float(p.pts * p.time_base), bytes(p)) for p in packets])
+    assert sound[0] == sound[1] and len(sound[0]) > 10
+    assert {p.name for p in tmp_path.iterdir()} == {"loud.mp4", "overlay.mp4"}
 
 
 def test_timeline_has_a_panel_for_each_face(result: Analysis) -> None:
@@ -383,9 +431,74 @@ def test_page_is_self_contained_and_escapes_names(
 ) -> None:
     video = result.summary["video"] | {"file": "<script>alert(1)</script> & co.mp4"}
     named = replace(with_segment(result), summary=result.summary | {"video": video})
-    assert apex_thumbnails(panned, named, size=64)[0].shape == (64, 64, 3)
     write_report(named, tmp_path / "report.html", panned)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page and "&lt;script&gt;" in page
     assert all(link.startswith("data:") for link in re.findall(r'(?:src|href)="([^"]*)"', page))
     assert page.count("data:image/jpeg") == 1
+
+
+def jpegs(page: str) -> dict[str, np.ndarray]:
+    """Pictures in a page by what is said of them."""
+    found = {}
+    for alt, data in re.findall(r'<img alt="([^"]*)" src="data:image/jpeg;base64,([^"]*)"', page):
+        found[unescape(alt)] = np.array(Image.open(io.BytesIO(b64decode(data))))
+    return found
+
+
+def test_page_shows_the_apex_and_what_the_network_looked_at(
+    tmp_path: Path, panned: Path, result: Analysis, checkpoint: Checkpoint
+) -> None:
+    network = FaceNetwork(checkpoint)
+    write_report(with_segment(result), tmp_path / "report.html", panned, network)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    face, heat = jpegs(page).items()
+    assert face[0] == "face 0 at the apex of happiness"
+    assert face[1].shape == heat[1].shape == (160, 160, 3)
+    # The cut is the frame at 0.5 s around the face, which has moved by 100 pixels.
+    box = result.frames.loc[5, ["x1", "y1", "x2", "y2"]].to_numpy(dtype=float)
+    reach = np.ptp(box.reshape(2, 2), axis=0).max() * 1.25 / 2
+    middle = box.reshape(2, 2).mean(0)
+    left, top, right, bottom = (*(middle - reach).round(), *(middle + reach).round())
+    frame = Image.fromarray(list(read_frames(panned))[5].image)
+    expected = np.array(frame.crop((left, top, right, bottom)).resize((160, 160)))
+    assert np.abs(face[1].astype(int) - expected).mean() < 12
+    # The numbers are the probabilities of the picture alone.
+    said = re.search(r"probability (0\.\d\d) → (0\.\d\d) with the hottest place blurred", heat[0])
+    assert said is not None and float(said[1]) >= float(said[2])
+    assert f"{said[1]} → {said[2]}</td>" in page
+
+
+def test_a_still_face_is_a_window_in_which_nothing_moves(checkpoint: Checkpoint) -> None:
+    faces = np.stack([ASTRONAUT[:144, :144], ASTRONAUT[56:, 56:]])
+    logits = FaceNetwork(checkpoint).still_logits(faces)
+    with torch.inference_mode():
+        frames = eval_transform(faces, checkpoint.resize, checkpoint.crop)
+        expected = checkpoint.model(frames[:, None].repeat(1, 4, 1, 1, 1))
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_page_has_few_pictures_and_says_so(
+    tmp_path: Path, panned: Path, result: Analysis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peaks = {"fear": 0.6, "happiness": 0.9, "sadness": 0.7}
+    rows = [(0, name, 0.2, 0.5, 0.9, peak) for name, peak in peaks.items()]
+    many = replace(result, segments=pd.DataFrame(rows, columns=list(SEGMENT_COLUMNS)))
+    monkeypatch.setattr(apexes, "MAX_APEXES", 2)
+    write_report(many, tmp_path / "report.html", panned)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert [alt.split()[-1] for alt in jpegs(page)] == ["happiness", "sadness"]
+    assert "of the 2 segments with the highest peak intensity, of 3." in page
+    assert "ooked at" not in page  # no network was at hand
+    write_report(many, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not jpegs(page) and escape(NO_PICTURES) in page and page.count("<td>") == 4
+
+
+def test_a_face_that_is_not_found_again_has_no_heatmap(
+    tmp_path: Path, result: Analysis, checkpoint: Checkpoint
+) -> None:
+    other = write_scenes(tmp_path / "other.mp4", [[]] * 11)  # its place was interpolated, say
+    write_report(with_segment(result), tmp_path / "report.html", other, FaceNetwork(checkpoint))
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert len(jpegs(page)) == 1

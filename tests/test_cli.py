@@ -167,6 +167,8 @@ def test_predict_writes_what_the_contract_says(run, face_video: Path, tmp_path: 
             "frames.parquet",
             "windows.csv",
             "segments.csv",
+            "segments.eaf",
+            "segments.srt",
             "summary.json",
             "timeline.png",
             "overlay.mp4",

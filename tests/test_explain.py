@@ -9,15 +9,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.ndimage import gaussian_filter
 from scipy.stats import pearsonr
 from torch import Tensor
 
 from conftest import tiny_config
 from fergcn.clips import Clip
 from fergcn.explain import (
+    BLUR,
+    BLURRED_AT_ONCE,
+    BLURRED_PLACES,
+    SPOT,
     frame_contributions,
     heatmap_share,
     heatmaps,
+    occlusion_map,
     pool_maps,
     spatial_maps,
     weight_claims,
@@ -98,6 +104,34 @@ def test_a_vision_transformer_has_no_maps() -> None:
     model = FERGCN(tiny_config(backbone="vit_tiny_patch16_224")).eval()
     with pytest.raises(FergcnError, match="expected a convolutional backbone"):
         heatmaps(model, torch.zeros(4, 3, 224, 224))
+
+
+@pytest.mark.parametrize("extent", [1.0, 8 / 9])
+@pytest.mark.parametrize("place", [(0, 0), (2, 5), (6, 3)])
+def test_occlusion_finds_the_place_that_counts(extent: float, place: tuple[int, int]) -> None:
+    side = 144
+    rng = np.random.default_rng(0)
+    face = rng.integers(80, 120, (side, side, 3)).astype(np.uint8)
+    row, column = (
+        round(side * (0.5 + extent * ((number + 0.5) / BLURRED_PLACES - 0.5))) for number in place
+    )
+    face[row - 2 : row + 2, column - 2 : column + 2] = 255
+    batches = []
+
+    def brightness(faces: np.ndarray) -> np.ndarray:
+        batches.append(len(faces))
+        return faces[:, row - 2 : row + 2, column - 2 : column + 2].mean((1, 2, 3))
+
+    falls = occlusion_map(brightness, face, extent)
+    assert falls.shape == (BLURRED_PLACES, BLURRED_PLACES)
+    assert max(batches) <= BLURRED_AT_ONCE
+    assert np.unravel_index(falls.argmax(), falls.shape) == place
+    # In the middle of the spot all that is there is blurred, elsewhere a Gaussian's part of it.
+    blurred = gaussian_filter(face.astype(float), (BLUR * side, BLUR * side, 0), mode="mirror")
+    whole = 255 - blurred[row - 2 : row + 2, column - 2 : column + 2].mean()
+    apart = (np.arange(BLURRED_PLACES)[:, None] - place) / BLURRED_PLACES
+    down, across = np.exp(-0.5 * (apart / SPOT) ** 2).T
+    np.testing.assert_allclose(falls, whole * np.outer(down, across), atol=2)
 
 
 @given(

@@ -110,7 +110,10 @@ def test_ctrl_c_ends_a_recording_with_whole_results(
     summary = json.loads((directory / "summary.json").read_text())
     assert summary["counts"]["frames"] == len(frames)
     assert 0 < summary["latency_s"]["windows"]["median"] <= summary["latency_s"]["windows"]["p95"]
-    assert (directory / "report.html").exists() and (directory / "timeline.png").exists()
+    assert (directory / "timeline.png").exists()
+    page = (directory / "report.html").read_text(encoding="utf-8")
+    assert "no pictures of the faces" in page or "No expression was strong" in page
+    assert "MEDIA_DESCRIPTOR" not in (directory / "segments.eaf").read_text(encoding="utf-8")
     assert pd.read_csv(tmp_path / "videos.csv")["file"].tolist() == [address]
 
 

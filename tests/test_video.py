@@ -6,12 +6,21 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fergcn import video
 from fergcn.expressions import FergcnError
-from fergcn.video import MAX_PAUSE_S, MAX_PIXELS, Clock, probe_video, read_frames, write_video
+from fergcn.video import (
+    MAX_PAUSE_S,
+    MAX_PIXELS,
+    Clock,
+    VideoFrame,
+    probe_video,
+    read_frames,
+    write_frames,
+    write_video,
+)
 from odd_files import encode
 
 
@@ -66,6 +75,19 @@ def test_written_frames_come_back(tmp_path: Path) -> None:
     info = probe_video(path)
     assert (info.width, info.height, info.fps, info.num_frames) == (64, 48, 25, 12)
     assert [entry.name for entry in tmp_path.iterdir()] == ["video.mp4"]
+
+
+@given(st.lists(st.floats(1e-4, 86_000), max_size=8))
+@settings(max_examples=30)
+def test_written_times_come_back(tmp_path_factory: pytest.TempPathFactory, steps: list) -> None:
+    path = tmp_path_factory.mktemp("timed") / "video.mp4"
+    times = np.cumsum([0.0, *steps])
+    images = numbered_frames(len(times))
+    write_frames(path, (VideoFrame(k, t, images[k]) for k, t in enumerate(times.tolist())), fps=25)
+    frames = list(read_frames(path))
+    # A tenth of a millisecond is a tick, and frames never share one.
+    np.testing.assert_allclose([f.time_s for f in frames], times, atol=1e-4 * len(times))
+    assert [round(frame.image[30, 30].mean() / 8) for frame in frames] == list(range(len(times)))
 
 
 @pytest.mark.parametrize("format_name", ["mp4", "matroska"])

@@ -1,9 +1,10 @@
 """What the network looks at and which frames count, as arrays; nothing here draws."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,6 +19,16 @@ from fergcn.model.comparators import FrameAttentionHead
 
 MOVES = 0.5
 """A cell of a motion grid counts as moving from here; the cell that moves most has 1."""
+
+BLURRED_PLACES = 8
+"""Along each side of a picture, for `occlusion_map`."""
+SPOT = 0.13
+"""Standard deviation of the soft spot that is blurred, as a share of the picture's side: about the
+size of a mouth's corner or a brow."""
+BLUR = 0.125
+"""Standard deviation of the blur, as a share of the face's side: no feature of a face is left."""
+BLURRED_AT_ONCE = 16
+"""Faces that are scored at once; bounds memory."""
 
 Floats = NDArray[np.float64]
 
@@ -118,6 +129,39 @@ def _energy_maps(features: Tensor, maps: Tensor) -> Floats:
         rows.append((gradient * maps.detach()).sum((0, 1)))
     values: Floats = torch.stack(rows).double().cpu().numpy()
     return values
+
+
+def occlusion_map(
+    score: Callable[[NDArray[np.uint8]], Floats], face: NDArray[np.uint8], extent: float = 1.0
+) -> Floats:
+    """How much less a face scores when one place of it is blurred (after Zeiler and Fergus 2014).
+
+    Needs no gradients and no maps of positions, so any network can be asked, whatever runs it; and
+    what it says has been tried out. A blur takes a wrinkle or a smile's corner away and, unlike a
+    grey square, adds no edges.
+
+    Args:
+        score: `(M, S, S, 3)` RGB faces to `(M,)`.
+        face: `(S, S, 3)` RGB.
+        extent: side of the centre crop that the network sees, as a share of the face's side.
+
+    Returns:
+        `(BLURRED_PLACES, BLURRED_PLACES)` for places evenly spread over the crop; below zero where
+        the face scores more without what is there.
+    """
+    side = len(face)
+    blurred = cv2.GaussianBlur(face, (0, 0), BLUR * side).astype(np.float64)
+    pixels = (np.arange(side) + 0.5) / side
+    centres = 0.5 + extent * ((np.arange(BLURRED_PLACES) + 0.5) / BLURRED_PLACES - 0.5)
+    spots = np.exp(-0.5 * ((pixels - centres[:, None]) / (SPOT * extent)) ** 2)  # (places, S)
+    masks = (spots[:, None, :, None] * spots[:, None, :]).reshape(-1, side, side, 1)
+    scores = [score(face[None])]
+    for start in range(0, len(masks), BLURRED_AT_ONCE):
+        faces = face + masks[start : start + BLURRED_AT_ONCE] * (blurred - face)
+        scores.append(score(faces.round().astype(np.uint8)))
+    whole, *others = np.concatenate(scores)
+    falls: Floats = whole - np.array(others)
+    return falls.reshape(BLURRED_PLACES, BLURRED_PLACES)
 
 
 def heatmap_share(values: Floats, motion: Floats, extent: float = 1.0) -> Floats:

@@ -48,6 +48,10 @@ MAX_BACK_S = 1.0
 MAX_PAUSE_S = 86400.0
 """So do those that jump ahead by more, in seconds."""
 
+TICKS_PER_S = 10_000
+"""How finely the times of written frames are kept. A pause of `MAX_PAUSE_S` still fits into the
+31 bits that MP4 has for the time between two frames."""
+
 Picture = NDArray[np.uint8]
 
 
@@ -131,7 +135,7 @@ def probe_video(path: Path) -> VideoInfo:
     Raises:
         FergcnError: the file is missing, empty, can't be read, or holds no video.
     """
-    with _opened(path) as (container, stream, _):
+    with open_video(path) as (container, stream, _):
         fps = frame_rate(stream)
         num_frames = stream.frames or None
         if num_frames is None and container.duration:
@@ -151,7 +155,7 @@ def read_frames(path: Path) -> Iterator[VideoFrame]:
             decoded.
     """
     index = 0
-    with _opened(path) as (container, stream, source):
+    with open_video(path) as (container, stream, source):
         clock = Clock(1 / frame_rate(stream))
         ratio = pixel_ratio(stream)
         size: tuple[int, int] | None = None
@@ -179,6 +183,20 @@ def read_frames(path: Path) -> Iterator[VideoFrame]:
         )
 
 
+def first_stamp(path: Path) -> float:
+    """Read the timestamp of the first frame: in the file's own time, time 0 of `read_frames`.
+
+    Returns:
+        Seconds; 0 for a file without timestamps.
+
+    Raises:
+        FergcnError: the file is missing, empty, can't be read, or holds no video.
+    """
+    with open_video(path) as (container, stream, source):
+        frame = next(_without_combs(_decode(container, stream, source)), None)
+        return float(frame.time) if frame is not None and frame.time is not None else 0.0
+
+
 def write_video(path: Path, frames: Iterable[Picture], fps: float, crf: int = 20) -> None:
     """Encode RGB frames as H.264 in MP4; the file appears under its name only when complete.
 
@@ -191,23 +209,64 @@ def write_video(path: Path, frames: Iterable[Picture], fps: float, crf: int = 20
     Raises:
         FergcnError: there are no frames.
     """
+    rate = Fraction(fps).limit_denominator(1001)
+    timed = ((image, number) for number, image in enumerate(frames))
+    _encode(path, timed, rate, 1 / rate, {"crf": str(crf), "preset": "medium"})
+
+
+def write_frames(path: Path, frames: Iterable[VideoFrame], fps: float, crf: int = 20) -> None:
+    """Encode frames as `write_video` does, each shown from its own time on.
+
+    A pause costs nothing, however long it is: the frame before it is shown until the next one.
+
+    Args:
+        path: the file to write.
+        frames: of one size; times that are less than a tick apart become a tick apart.
+        fps: frames a second, about; the last frame is shown for so long.
+        crf: x264 quality, lower is better.
+
+    Raises:
+        FergcnError: there are no frames.
+    """
+
+    def timed() -> Iterator[tuple[Picture, int]]:
+        before = -1
+        for frame in frames:
+            before = max(round(frame.time_s * TICKS_PER_S), before + 1)
+            yield frame.image, before
+
+    rate = Fraction(fps).limit_denominator(1001)
+    # Without frames that draw from later ones: before a pause, those would be decoded after it.
+    options = {"crf": str(crf), "preset": "medium", "bf": "0"}
+    _encode(path, timed(), rate, Fraction(1, TICKS_PER_S), options)
+
+
+def _encode(
+    path: Path,
+    frames: Iterable[tuple[Picture, int]],
+    rate: Fraction,
+    tick: Fraction,
+    options: dict[str, str],
+) -> None:
+    """Encode pictures that are shown from a number of ticks on, in seconds each."""
     partial = path.with_name(path.name + ".partial")
     try:
         # Through a file of Python's: FFmpeg would take a name with a colon for an address.
         with partial.open("wb") as file, av.open(file, "w", format="mp4") as container:
             stream: Any = None
-            for image in frames:
+            for image, ticks in frames:
                 if stream is None:
                     height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
-                    rate = Fraction(fps).limit_denominator(1001)
-                    stream = container.add_stream(
-                        "libx264", rate=rate, options={"crf": str(crf), "preset": "medium"}
-                    )
+                    stream = container.add_stream("libx264", rate=rate, options=options)
                     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+                    stream.time_base = stream.codec_context.time_base = tick
                     # one thread: with several, the bytes depend on the number of cores
                     stream.codec_context.thread_count = 1
                 upright = np.ascontiguousarray(image[:height, :width])
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(upright, format="rgb24")))
+                frame = av.VideoFrame.from_ndarray(upright, format="rgb24")
+                frame.pts, frame.time_base = ticks, tick
+                frame.duration = max(1, round(1 / (rate * tick)))
+                container.mux(stream.encode(frame))
             if stream is None:
                 raise FergcnError(f"{path}: found no frames to write, expected at least one")
             container.mux(stream.encode())
@@ -252,8 +311,15 @@ class _Source:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Any, _Source]]:
-    """Open a container and choose its video track, or say in one line why not."""
+def open_video(path: Path) -> Iterator[tuple[Any, Any, _Source]]:
+    """Open a container and choose its video track.
+
+    Yields:
+        The container, the track, and what they are read from.
+
+    Raises:
+        FergcnError: the file is missing, empty, can't be read, or holds no video.
+    """
     try:
         there = path.stat()
         if stat.S_ISDIR(there.st_mode):
@@ -348,7 +414,7 @@ def pixel_ratio(stream: Any) -> float:
 
 def _decode(container: Any, stream: Any, source: _Source) -> Iterator[Any]:
     """Decode packet by packet, leaving out those that are damaged."""
-    for packet in _packets(container, stream, source):
+    for packet in read_packets(container, stream, source):
         try:
             frames = stream.decode(packet)
         except av.error.FFmpegError:
@@ -360,15 +426,19 @@ def _decode(container: Any, stream: Any, source: _Source) -> Iterator[Any]:
             source.be_patient()
 
 
-def _packets(container: Any, stream: Any, source: _Source) -> Iterator[Any]:
-    """Packets of a track, and what makes the decoder give all that it holds, also after damage."""
+def read_packets(container: Any, stream: Any, source: _Source) -> Iterator[Any]:
+    """Read a track of an open video.
+
+    Yields:
+        Its packets, then what makes the decoder give all that it holds, also after damage.
+    """
     while not source.is_over:
         try:
             yield from container.demux(stream)
             return
         except av.error.BlockingIOError:
             pass  # a damaged stretch was passed over
-        except av.error.FFmpegError:
+        except (av.error.FFmpegError, IndexError):  # the latter at the end, if tracks came later
             break
     yield None
 

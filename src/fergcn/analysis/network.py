@@ -115,6 +115,18 @@ class FaceNetwork:
             logits = parts.sum(dim=1) + head.classifier.bias
         return logits.cpu().numpy(), parts.cpu().numpy()
 
+    def still_logits(self, faces: NDArray[np.uint8]) -> Floats:
+        """Answer each face by itself, as a window in which nothing moves.
+
+        Args:
+            faces: `(M, resize, resize, 3)` RGB, aligned.
+
+        Returns:
+            Logits `(M, classes)`.
+        """
+        features, _ = self.features(faces)
+        return self.answers(np.repeat(features[:, None], self.num_frames, axis=1))[0]
+
 
 def _open_export(checkpoint: str | Path | Checkpoint) -> ExportedNetwork:
     """Open an export, or that of a checkpoint, with as many threads as torch may use."""

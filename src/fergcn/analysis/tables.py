@@ -1,5 +1,6 @@
 """What the engine gives out as rows of tables, and what is counted of it."""
 
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
@@ -149,3 +150,18 @@ class Tally:
                 }
             )
         return answers
+
+
+def answer_text(track: Mapping[str, Any]) -> str:
+    """Say what a track shows on the whole.
+
+    Args:
+        track: of the summary, as `Tally.track_answers` makes it.
+
+    Returns:
+        Its expression, or `not sure` with the two that come first.
+    """
+    if track["answer"] != NOT_SURE:
+        return str(track["answer"])
+    ranked = sorted(track["mean_probabilities"].items(), key=lambda item: -item[1])
+    return f"{NOT_SURE}: " + ", ".join(f"{name} {value:.2f}" for name, value in ranked[:2])

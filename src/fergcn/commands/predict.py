@@ -16,6 +16,7 @@ from cyclopts import Parameter
 from fergcn.analysis.collect import Analysis, analyze_live, analyze_video
 from fergcn.analysis.config import AnalysisConfig
 from fergcn.analysis.network import FaceNetwork
+from fergcn.analysis.tables import answer_text
 from fergcn.cluster import run_on_cluster
 from fergcn.commands.inputs import find_videos
 from fergcn.commands.progress import Report, progress_bars, stdout
@@ -44,10 +45,10 @@ def predict(
     """Tell who shows which expression when in videos.
 
     Writes OUTPUT/<name of the video>/ with frames.csv, frames.parquet, windows.csv, segments.csv,
-    timeline.png and summary.json. Videos whose results are there, made from the same file with the
-    same settings and checkpoint, are skipped: a run that was stopped goes on. While a video is
-    analysed, its rows are in OUTPUT/<name of the video>.partial/ already. OUTPUT/videos.csv has one
-    line for each video.
+    segments.srt (subtitles), segments.eaf (for ELAN), timeline.png and summary.json. Videos whose
+    results are there, made from the same file with the same settings and checkpoint, are skipped:
+    a run that was stopped goes on. While a video is analysed, its rows are in OUTPUT/<name of the
+    video>.partial/ already. OUTPUT/videos.csv has one line for each video.
 
     A live source is recorded until it ends or Ctrl-C is pressed: it drops frames rather than lag.
     Each recording gets a folder of its own.
@@ -270,7 +271,7 @@ def analyze_to(
         FergcnError: the video can't be read, or the results can't be written.
     """
     expressions = network.checkpoint.expressions
-    with ResultWriter(directory, expressions, settings.contributions) as writer:
+    with ResultWriter(directory, expressions, settings.contributions, video) as writer:
         summary = analyze_video(
             video,
             network,
@@ -284,7 +285,7 @@ def analyze_to(
     if report:
         from fergcn.report.page import write_report
 
-        write_report(analysis, directory / "report.html", video)
+        write_report(analysis, directory / "report.html", video, network)
     return analysis
 
 
@@ -296,11 +297,9 @@ def answer_lines(name: str, analysis: Analysis, directory: Path) -> list[str]:
         f"→ {directory}"
     ]
     for track in analysis.summary["tracks"]:
-        answer = f"mostly {track['answer']}"
-        if track["answer"] == NOT_SURE:
-            ranked = sorted(track["mean_probabilities"].items(), key=lambda item: -item[1])
-            first_two = ", ".join(f"{name} {probability:.2f}" for name, probability in ranked[:2])
-            answer = f"{NOT_SURE}: {first_two}"
+        answer = answer_text(track)
+        if track["answer"] != NOT_SURE:
+            answer = f"mostly {answer}"
         lines.append(
             f"  face {track['track_id']}: {answer} ({track['first_s']:.2f}–{track['last_s']:.2f} s)"
         )

@@ -31,7 +31,7 @@ figure img { max-width: 100%; background: #fff; }
 table { border-collapse: collapse; margin-bottom: .5rem; } tr.ours { background: var(--ours); }
 th, td { text-align: left; padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-td img { width: 80px; height: 80px; display: block; border-radius: 4px; }
+td img { width: 112px; height: 112px; display: block; border-radius: 4px; }
 .swatch { display: inline-block; width: .8em; height: .8em; margin-right: .45em;
   border: 1px solid #777; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; }

@@ -115,7 +115,7 @@ def plot_heatmaps(example: ExampleClip, every: int = 2) -> Figure:
         line[0].set_ylabel(title, fontsize=9)
         for frame, panel in zip(columns, line, strict=True):
             face = example.faces[frame]
-            panel.imshow(face if values is None else _overlaid(face, values[frame]))
+            panel.imshow(face if values is None else overlaid(face, values[frame]))
             panel.set_xticks([])
             panel.set_yticks([])
     for frame, panel in zip(columns, panels[0], strict=True):
@@ -126,13 +126,24 @@ def plot_heatmaps(example: ExampleClip, every: int = 2) -> Figure:
     return figure
 
 
-def _overlaid(face: NDArray[np.uint8], values: Floats) -> NDArray[np.float64]:
-    """Lay a heatmap over a grey face, coloured from its lowest to its highest value."""
+def overlaid(
+    face: NDArray[np.uint8], values: Floats, least_span: float = 1e-12
+) -> NDArray[np.float64]:
+    """Lay a heatmap over a grey face, coloured from its lowest to its highest value.
+
+    Args:
+        face: `(S, S, 3)` RGB.
+        values: `(h, w)`; what is below zero counts as zero.
+        least_span: a range of values smaller than this does not reach the hottest colour.
+
+    Returns:
+        `(S, S, 3)` RGB, 0 to 1.
+    """
     from matplotlib import colormaps
 
     side = face.shape[0]
     positive = np.clip(values, 0, None)
-    span = max(float(np.ptp(positive)), 1e-12)
+    span = max(float(np.ptp(positive)), least_span)
     scaled = (positive - positive.min()) / span
     heat = cv2.resize(scaled, (side, side), interpolation=cv2.INTER_CUBIC).clip(0, 1)
     grey = face.mean(-1, keepdims=True) / 255

@@ -21,11 +21,12 @@ from fergcn.analysis.network import FaceNetwork
 from fergcn.analysis.tables import Row, table_columns
 from fergcn.expressions import FergcnError
 from fergcn.files import write_text
+from fergcn.report.annotations import render_eaf, render_srt
 from fergcn.report.timeline import plot_timeline
 
 COMPLETE_FILES = (
-    *("frames.csv", "frames.parquet", "windows.csv", "segments.csv", "summary.json"),
-    "timeline.png",
+    *("frames.csv", "frames.parquet", "windows.csv", "segments.csv", "segments.srt"),
+    *("segments.eaf", "summary.json", "timeline.png"),
 )
 """What every analysis has."""
 RESULT_FILES = (*COMPLETE_FILES, "contributions.csv", "overlay.mp4", "report.html")
@@ -52,19 +53,25 @@ class ResultWriter:
         directory: the folder to write.
         expressions: names of the probabilities.
         contributions: whether there is a table of contributions.
+        video: the file, for ELAN to play; None for a live source.
 
     Raises:
         FergcnError: there is a file of that name.
     """
 
     def __init__(
-        self, directory: Path, expressions: tuple[str, ...], contributions: bool = False
+        self,
+        directory: Path,
+        expressions: tuple[str, ...],
+        contributions: bool = False,
+        video: Path | None = None,
     ) -> None:
         if directory.exists() and not directory.is_dir():
             raise FergcnError(
                 f"{directory}: found a file, expected a folder: choose another output"
             )
         self.directory = directory
+        self.video = video
         self.partial = directory.with_name(directory.name + ".partial")
         if self.partial.exists():
             shutil.rmtree(self.partial)
@@ -104,6 +111,10 @@ class ResultWriter:
             text, encoding="utf-8", errors="backslashreplace"
         )
         analysis = read_results(self.partial)
+        segments, track_ids = analysis.segments, [track["track_id"] for track in summary["tracks"]]
+        write_text(self.partial / "segments.srt", render_srt(segments))
+        eaf = render_eaf(segments, track_ids, self.video, self.directory)
+        write_text(self.partial / "segments.eaf", eaf)
         plot_timeline(analysis).savefig(self.partial / "timeline.png", dpi=140)
         _swap_in(self.partial, self.directory)
         return analysis
@@ -126,18 +137,19 @@ class ResultWriter:
             shutil.rmtree(self.partial, ignore_errors=True)
 
 
-def write_analysis(analysis: Analysis, directory: Path) -> None:
+def write_analysis(analysis: Analysis, directory: Path, video: Path | None = None) -> None:
     """Write the tables, the summary and the timeline of one video, as `ResultWriter` does.
 
     Args:
         analysis: what `analyze` returned.
         directory: the folder to write.
+        video: the file that was analysed, for ELAN to play.
 
     Raises:
         FergcnError: there is a file of that name.
     """
     contributions = bool(analysis.summary["settings"]["contributions"])
-    with ResultWriter(directory, analysis.expressions, contributions) as writer:
+    with ResultWriter(directory, analysis.expressions, contributions, video) as writer:
         for name in table_columns(analysis.expressions, contributions):
             table = getattr(analysis, name).astype(object)
             for row in table.where(table.notna(), None).itertuples(index=False, name=None):

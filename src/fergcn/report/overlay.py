@@ -11,14 +11,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fergcn.analysis.collect import Analysis
+from fergcn.expressions import NOT_SURE
 from fergcn.report.outputs import read_table
 from fergcn.report.timeline import EXPRESSION_COLOURS, frame_step, longest_tracks
-from fergcn.video import VideoFrame, probe_video, read_frames, write_video
+from fergcn.sound import add_sound
+from fergcn.video import VideoFrame, probe_video, read_frames, write_frames
 
 STRIP_HEIGHT = 48
 """Height of the timeline under the overlay, in pixels, for each face."""
 MAX_STRIPS = 4
 """Faces with a timeline under the overlay; the longest ones."""
+
+COLOURS = {**EXPRESSION_COLOURS, NOT_SURE: "#9A9A9A"}
+"""A face whose expression is not named is darker than a neutral one."""
 
 Picture = NDArray[np.uint8]
 
@@ -26,11 +31,10 @@ Picture = NDArray[np.uint8]
 def write_overlay(
     path_in: Path, analysis: Analysis, path_out: Path, table: Path | None = None
 ) -> None:
-    """Write the video with boxes, numbers, expressions and a timeline strip for each face.
+    """Write the video with boxes, numbers, expressions, a timeline strip for each face, and sound.
 
-    The result has a constant frame rate; frames of a source with a varying rate are shown longer,
-    or left out where they follow each other too fast, so that its timing stays right. It has no
-    sound.
+    Each frame is shown at its time in the tables, so the first one at 0; the sound keeps its place
+    beside them.
 
     Args:
         path_in: the video that was analysed.
@@ -41,15 +45,13 @@ def write_overlay(
     Raises:
         FergcnError: the video can't be read.
     """
-    fps = probe_video(path_in).fps
-    times = analysis.frames.drop_duplicates("frame_index")
-    steps_s = np.diff(times["time_s"]) / np.diff(times["frame_index"])
-    if len(steps_s) and np.median(steps_s) * fps < 0.7:
-        fps = 1 / float(np.median(steps_s))  # long pauses lower the average; frames would be lost
-    fps = min(max(fps, 1.0), 120.0)
     chunks = [analysis.frames] if table is None else read_table(table)
-    drawn = _draw_frames(path_in, analysis, chunks)
-    write_video(path_out, _at_constant_rate(drawn, fps), fps)
+    silent = path_out.with_name(path_out.name + ".silent")
+    try:
+        write_frames(silent, _draw_frames(path_in, analysis, chunks), probe_video(path_in).fps)
+        add_sound(silent, path_in, path_out)
+    finally:
+        silent.unlink(missing_ok=True)
 
 
 def _draw_frames(
@@ -62,6 +64,7 @@ def _draw_frames(
     upcoming = next(groups, None)
     strips: Picture | None = None
     size = (0, 0)
+    sure_from = float(analysis.summary["settings"]["sure_from"])
     duration_s = max(float(analysis.frames["time_s"].max()), 1e-6)
     for frame in read_frames(path):
         image = frame.image
@@ -71,7 +74,7 @@ def _draw_frames(
         elif size != (image.shape[1], image.shape[0]):  # the stream changed its picture size
             image = cv2.resize(image, size).astype(np.uint8)
         if upcoming is not None and upcoming[0] == frame.index:
-            image = _draw_faces(image.copy(), upcoming[1])
+            image = _draw_faces(image.copy(), upcoming[1], sure_from)
             upcoming = next(groups, None)
         strip = strips.copy()
         x = min(round(frame.time_s / duration_s * (size[0] - 1)), size[0] - 1)
@@ -79,16 +82,20 @@ def _draw_frames(
         yield VideoFrame(frame.index, frame.time_s, np.concatenate([image, strip]))
 
 
-def _draw_faces(image: Picture, faces: Iterable[Mapping[Hashable, Any]]) -> Picture:
-    """Draw into `image` and return it."""
+def _draw_faces(
+    image: Picture, faces: Iterable[Mapping[Hashable, Any]], sure_from: float
+) -> Picture:
+    """Draw into `image` and return it; expressions less probable than `sure_from` are not named."""
     unit = max(0.5, min(image.shape[:2]) / 720)
     thickness = max(1, round(2 * unit))
     for face in faces:
-        colour = _rgb(face["expression"])
+        probability = face[face["expression"]]
+        is_sure = probability >= sure_from
+        colour = _rgb(face["expression"] if is_sure else NOT_SURE)
         left, top, right, bottom = (round(face[name]) for name in ("x1", "y1", "x2", "y2"))
         cv2.rectangle(image, (left, top), (right, bottom), colour, thickness + 1)
-        probability = face[face["expression"]]
-        text = f"{int(face['track_id'])} {face['expression']} {probability:.0%}"
+        answer = f"{face['expression']} {probability:.0%}" if is_sure else NOT_SURE
+        text = f"{int(face['track_id'])} {answer}"
         font = (cv2.FONT_HERSHEY_SIMPLEX, 0.8 * unit, max(1, round(1.6 * unit)))
         (width, height), baseline = cv2.getTextSize(text, *font)
         margin = round(5 * unit)
@@ -142,21 +149,6 @@ def _shown(row: Mapping[Hashable, float], analysis: Analysis) -> str:
     return max((name for name in analysis.expressions if name != "neutral"), key=row.__getitem__)
 
 
-def _rgb(expression: str) -> tuple[int, int, int]:
-    code = EXPRESSION_COLOURS[expression].lstrip("#")
+def _rgb(answer: str) -> tuple[int, int, int]:
+    code = COLOURS[answer].lstrip("#")
     return int(code[:2], 16), int(code[2:4], 16), int(code[4:], 16)
-
-
-def _at_constant_rate(frames: Iterable[VideoFrame], fps: float) -> Iterator[Picture]:
-    """Show each frame from its time on until the next one's."""
-    shown = 0
-    previous: VideoFrame | None = None
-    for frame in frames:
-        if previous is not None:
-            until = max(round(frame.time_s * fps), shown)
-            for _ in range(until - shown):
-                yield previous.image
-            shown = until
-        previous = frame
-    if previous is not None:
-        yield previous.image

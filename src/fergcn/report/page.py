@@ -12,13 +12,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fergcn.analysis.tables import answer_text
+from fergcn.expressions import NOT_SURE
 from fergcn.files import write_text
+from fergcn.report.apexes import Apex, look_at_apexes
 from fergcn.report.document import figure_png, html_page, html_table, png_uri
 from fergcn.report.timeline import EXPRESSION_COLOURS, plot_timeline
-from fergcn.video import read_frames
 
 if TYPE_CHECKING:
     from fergcn.analysis.collect import Analysis
+    from fergcn.analysis.network import FaceNetwork
 
 Picture = NDArray[np.uint8]
 
@@ -36,28 +39,48 @@ LIMITS = (
 """What a reader has to know before using the numbers."""
 
 
-def write_report(analysis: Analysis, path: Path, video: Path | None = None) -> None:
+HEAT = (
+    "“Looked at” shows what the network needs to see at the apex. One place of the face after the "
+    "other was blurred; the hotter, the less the face then showed the expression to the network. "
+    "Below stands how probable the expression is for this picture alone, as it is → with the "
+    "hottest place blurred."
+)
+NO_PICTURES = (
+    "There are no pictures of the faces: they are taken from a file after it was analysed; a live "
+    "source can't be seen again."
+)
+
+
+def write_report(
+    analysis: Analysis,
+    path: Path,
+    video: Path | None = None,
+    network: FaceNetwork | None = None,
+) -> None:
     """Write the page; it appears under its name only when complete.
 
     Args:
         analysis: what `analyze` returned.
         path: the file to write.
-        video: the video that was analysed, for the faces at the apexes; without it the page has no
-            pictures of people.
+        video: the video that was analysed, for the faces at the apexes; without it, as of a live
+            source, the page has no pictures of people.
+        network: the network that was asked, to see what it looked at; without it there are the
+            faces alone.
 
     Raises:
         FergcnError: the video can't be read.
     """
-    thumbnails = {} if video is None else apex_thumbnails(video, analysis)
-    write_text(path, render_report(analysis, thumbnails))
+    apexes = None if video is None else look_at_apexes(video, analysis, network)
+    write_text(path, render_report(analysis, apexes))
 
 
-def render_report(analysis: Analysis, thumbnails: Mapping[int, Picture]) -> str:
+def render_report(analysis: Analysis, apexes: Mapping[int, Apex] | None) -> str:
     """Build the page.
 
     Args:
         analysis: what `analyze` returned.
-        thumbnails: `(H, W, 3)` RGB picture of the apex, by row of `Analysis.segments`.
+        apexes: by row of `Analysis.segments`, of those that are to be shown; None where they can't
+            be seen any more.
 
     Returns:
         HTML that refers to no other file.
@@ -84,58 +107,12 @@ tables below hold the numbers." src="{png_uri(figure_png(plot_timeline(analysis)
 <h2>Faces</h2>
 {_faces_table(analysis)}
 <h2>Segments</h2>
-{_segments_table(analysis, thumbnails)}
+{_segments_table(analysis, apexes)}
 <h2>Limits</h2>
 <ul>{limits}</ul>
 <h2>How this was made</h2>
 {_provenance(analysis)}"""
     return html_page(f"Expressions in {video['file']}", body)
-
-
-def apex_thumbnails(path: Path, analysis: Analysis, size: int = 160) -> dict[int, Picture]:
-    """Cut out the face at the apex of each segment, in one more pass over the video.
-
-    Args:
-        path: the video that was analysed.
-        analysis: what `analyze` returned for it.
-        size: side of a thumbnail in pixels.
-
-    Returns:
-        `(size, size, 3)` RGB by row of `Analysis.segments`.
-
-    Raises:
-        FergcnError: the video can't be read.
-    """
-    faces = analysis.frames.dropna(subset=["track_id"])
-    wanted: dict[int, list[tuple[int, NDArray[np.float64]]]] = {}
-    for row, segment in enumerate(analysis.segments.to_dict("records")):
-        at_apex = (faces["track_id"] == segment["track_id"]) & (
-            faces["time_s"] == segment["apex_s"]
-        )
-        face = faces[at_apex].iloc[0]
-        corners = face[["x1", "y1", "x2", "y2"]].to_numpy(dtype=np.float64)
-        wanted.setdefault(int(face["frame_index"]), []).append((row, corners))
-    thumbnails: dict[int, Picture] = {}
-    if not wanted:
-        return thumbnails
-    for frame in read_frames(path):
-        for row, corners in wanted.pop(frame.index, []):
-            thumbnails[row] = _square_cut(frame.image, corners, size)
-        if not wanted:
-            break
-    return thumbnails
-
-
-def _square_cut(image: Picture, xyxy: NDArray[np.float64], size: int) -> Picture:
-    """Cut a square around a box, a quarter larger than its longer side."""
-    side = max(1, round(float(np.max(xyxy[2:] - xyxy[:2])) * 1.25))
-    left, top = np.round((xyxy[:2] + xyxy[2:] - side) / 2).astype(int)
-    matrix = np.array([[size / side, 0, -left * size / side], [0, size / side, -top * size / side]])
-    if side > 2 * size:  # bilinear sampling alone would alias
-        image = cv2.GaussianBlur(image, (0, 0), 0.35 * side / size).astype(np.uint8)
-    return cv2.warpAffine(
-        image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    ).astype(np.uint8)
 
 
 def _faces_table(analysis: Analysis) -> str:
@@ -145,12 +122,14 @@ def _faces_table(analysis: Analysis) -> str:
     rows = []
     for track in tracks:
         probability = track["mean_probabilities"][track["expression"]]
+        is_sure = track["answer"] != NOT_SURE
+        answer = _swatch(track["answer"]) if is_sure else escape(answer_text(track))
         rows.append(
             f'<tr><td class="number">{track["track_id"]}</td>'
             f'<td class="number">{track["first_s"]:.2f}</td>'
             f'<td class="number">{track["last_s"]:.2f}</td>'
             f'<td class="number">{track["num_frames"]}</td>'
-            f"<td>{_swatch(track['expression'])}</td>"
+            f"<td>{answer}</td>"
             f'<td class="number">{probability:.0%}</td></tr>'
         )
     return html_table(
@@ -160,27 +139,51 @@ def _faces_table(analysis: Analysis) -> str:
     )
 
 
-def _segments_table(analysis: Analysis, thumbnails: Mapping[int, Picture]) -> str:
+def _segments_table(analysis: Analysis, apexes: Mapping[int, Apex] | None) -> str:
     if analysis.segments.empty:
         return '<p class="muted">No expression was strong and long enough for a segment.</p>'
+    columns = ["face", "expression", "onset s", "apex s", "offset s", "peak intensity"]
+    has_heat = any(apex.heat is not None for apex in (apexes or {}).values())
+    pictures = ["at the apex", "looked at"][: 1 + has_heat] if apexes is not None else []
     rows = []
     for index, segment in enumerate(analysis.segments.to_dict("records")):
-        picture = ""
-        if index in thumbnails:
-            picture = f'<img alt="apex" src="{_picture_uri(thumbnails[index])}">'
+        which = f"face {segment['track_id']} at the apex of {segment['expression']}"
+        cells = _apex_cells((apexes or {}).get(index), which)[: len(pictures)]
         rows.append(
-            f'<tr><td>{picture}</td><td class="number">{segment["track_id"]}</td>'
+            f'<tr>{"".join(cells)}<td class="number">{segment["track_id"]}</td>'
             f"<td>{_swatch(segment['expression'])}</td>"
             f'<td class="number">{segment["onset_s"]:.2f}</td>'
             f'<td class="number">{segment["apex_s"]:.2f}</td>'
             f'<td class="number">{segment["offset_s"]:.2f}</td>'
             f'<td class="number">{segment["peak_intensity"]:.2f}</td></tr>'
         )
-    return html_table(
-        ("at the apex", "face", "expression", "onset s", "apex s", "offset s", "peak intensity"),
-        rows,
-        text_columns=("at the apex", "expression"),
+    notes = []
+    if apexes is None:
+        notes.append(NO_PICTURES)
+    elif len(apexes) < len(analysis.segments):
+        notes.append(
+            f"Pictures are shown of the {len(apexes)} segments with the highest peak intensity, of "
+            f"{len(analysis.segments)}."
+        )
+    if has_heat:
+        notes.append(HEAT)
+    return "".join(f"<p>{escape(note)}</p>" for note in notes) + html_table(
+        [*pictures, *columns], rows, text_columns=(*pictures, "expression")
     )
+
+
+def _apex_cells(apex: Apex | None, which: str) -> list[str]:
+    """The face at the apex, and what the network looked at."""
+    if apex is None:
+        return ["<td></td>", "<td></td>"]
+    cells = [f'<td><img alt="{escape(which)}" src="{_picture_uri(apex.picture)}"></td>']
+    if apex.heat is None:
+        return [*cells, '<td class="muted">face not found again</td>']
+    change = f"{apex.whole:.2f} → {apex.blurred:.2f}"
+    alt = (
+        f"what the network looked at, {which}: probability {change} with the hottest place blurred"
+    )
+    return [*cells, f'<td><img alt="{escape(alt)}" src="{_picture_uri(apex.heat)}">{change}</td>']
 
 
 def _provenance(analysis: Analysis) -> str:
