@@ -47,6 +47,7 @@ checkpoint: export FERGCN_FACE_API = $(abspath $(FACE_API))
 checkpoint: .venv/.installed-dev $(FACE_API)
 	@test -n "$(STILLS)" || { echo "found no STILLS, expected a folder of pictures: make checkpoint STILLS=…"; exit 2; }
 	$(BIN)/fergcn render data/pretrain --config configs/rendered-only-backbone.toml
+	$(BIN)/fergcn render data/pretrain-anywhere --config configs/checkpoint.toml
 	$(BIN)/fergcn prepare stills "$(STILLS)" -o data/stills
 	$(BIN)/fergcn train stills data/stills -o runs/backbone --config configs/backbone.toml
 	$(BIN)/fergcn evaluate stills data/stills --checkpoint rendered-only --peers face-api --json data/face-api/scores.json
