@@ -354,16 +354,17 @@ def test_module_and_exit_code_as_a_real_process(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["results", "videos.csv"]
 
 
-def test_ctrl_c_is_one_line_while_a_command_is_imported() -> None:
-    program = """
+@pytest.mark.parametrize("module", ["fergcn.cli", "cyclopts", "fergcn.commands.bench"])
+def test_ctrl_c_is_one_line_while_modules_are_imported(module: str) -> None:
+    program = f"""
 import sys
 class CtrlC:
     def find_spec(self, name, *_):
-        if name == "fergcn.commands.bench":
+        if name == "{module}":
             raise KeyboardInterrupt
 sys.meta_path.insert(0, CtrlC())
 sys.argv = ["fergcn", "bench"]
-from fergcn.cli import main
+from fergcn.__main__ import main
 main()
 """
     command = [sys.executable, "-c", program]

@@ -40,15 +40,9 @@ for _name, (_target, _summary) in COMMANDS.items():
     app.command(f"fergcn.commands.{_target}", name=_name, help=_summary)
 
 
-def main() -> None:
-    """Run the command line and exit: 0 all good, 1 some input failed, 2 wrong usage, 130 Ctrl-C."""
-    try:
-        _run(sys.argv[1:])
-    except KeyboardInterrupt:  # also while the command's module is imported
-        _stop("stopped; the same command goes on where it was", 130)
-
-
-def _run(arguments: list[str]) -> NoReturn:
+def main() -> NoReturn:
+    """Run the command line and exit: 0 all good, 1 some input failed, 2 wrong usage."""
+    arguments = sys.argv[1:]
     try:
         given = "--config" in arguments
         # A lone hyphen is stdin, as everywhere, but cyclopts takes it for an option.
