@@ -156,6 +156,8 @@ def prepare_clips(
         try:
             with closing(run_tasks(prepare, clips, workers or num_cores())) as prepared:
                 for position, faces in prepared:
+                    if isinstance(faces, FergcnError):
+                        raise FergcnError(f"{clips[position].clip_id}: {faces}")
                     results[position] = faces
                     on_progress(len(results), len(clips))
         finally:
