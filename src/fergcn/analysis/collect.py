@@ -156,7 +156,7 @@ def analyze_video(
 
     stopwatch = Stopwatch()
     started = time.perf_counter()
-    events = run_engine(read_frames(path), network, config, info.fps, stopwatch, on_frame)
+    events = run_engine(read_frames(path), network, config, stopwatch, on_frame)
     tally = tally_events(events, network, config, on_row)
     video = {
         "file": path.name,
@@ -199,7 +199,8 @@ def analyze_live(
 ) -> dict[str, Any]:
     """Analyse a live source until it ends or is stopped, keeping nothing.
 
-    No face waits for others to make a batch, and few frames wait at all.
+    No face waits for others to make a batch, nor for a better view of somebody who comes back, and
+    few frames wait at all.
 
     Args:
         source: gives the frames.
@@ -228,7 +229,7 @@ def analyze_live(
     stopwatch = Stopwatch()
     started = time.perf_counter()
     alone = replace(config, batch_size=1)
-    events = run_engine(source.frames(), network, alone, source.fps, stopwatch, max_ahead=1)
+    events = run_engine(source.frames(), network, alone, stopwatch, max_ahead=1, max_wait_s=0)
     tally = tally_events(timed(events), network, config, on_row)
     video = {
         "file": source.name,
