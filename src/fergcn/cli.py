@@ -7,7 +7,7 @@ called, so that `fergcn --help` answers at once.
 import sys
 from typing import NoReturn
 
-from cyclopts import App
+from cyclopts import App, CycloptsError
 from cyclopts.config import Toml
 
 from fergcn.expressions import FergcnError
@@ -49,11 +49,11 @@ def main() -> NoReturn:
         arguments = ["/dev/stdin" if word == "-" else word for word in arguments]
         app.config = (Toml(_take_config(arguments), must_exist=True),) if given else ()
         # Settings check themselves when they are made, which is still a matter of usage.
-        command, bound, _ = app.parse_args(arguments)
+        command, bound, _ = app.parse_args(arguments, print_error=False, exit_on_error=False)
     except FileNotFoundError as error:
         _stop(f"found no file {error.filename}, expected a TOML file: check --config", 2)
-    except (FergcnError, ValueError) as error:
-        _stop(str(error), 2)
+    except (CycloptsError, FergcnError, ValueError) as error:
+        _stop(" ".join(str(error).split()), 2)
     try:
         sys.exit(command(*bound.args, **bound.kwargs) or 0)
     except FergcnError as error:

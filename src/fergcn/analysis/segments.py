@@ -37,7 +37,8 @@ class SegmentConfig:
                 f"found offset_threshold={self.offset_threshold} and "
                 f"onset_threshold={self.onset_threshold}, expected 0 ≤ offset ≤ onset ≤ 1"
             )
-        if min(self.min_length_s, self.merge_gap_s, self.min_turn_s, self.apex_span_s) < 0:
+        times = (self.min_length_s, self.merge_gap_s, self.min_turn_s, self.apex_span_s)
+        if not all(seconds >= 0 for seconds in times):
             raise ValueError(
                 f"found min_length_s={self.min_length_s}, merge_gap_s={self.merge_gap_s}, "
                 f"min_turn_s={self.min_turn_s} and apex_span_s={self.apex_span_s}, "

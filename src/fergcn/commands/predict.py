@@ -72,7 +72,9 @@ def predict(
     if not videos and files_from is None:
         return _wrong_usage("found no video, expected at least one: fergcn predict VIDEO…")
     if num_workers < 1:
-        raise FergcnError(f"found num_workers={num_workers}, expected at least 1: raise it")
+        return _wrong_usage(f"found num_workers={num_workers}, expected at least 1: raise it")
+    if "" in videos:
+        return _wrong_usage("found a video without a name, expected one: is a variable empty?")
     files = [path for video in videos if (path := as_file(video)) is not None]
     if len(files) < len(videos):
         if len(videos) > 1 or files_from is not None:
