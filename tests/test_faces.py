@@ -114,35 +114,35 @@ def test_turned_face_is_aligned_upright(detector: FaceDetector) -> None:
 
 def test_numbers_follow_the_order_of_appearance() -> None:
     tracker = Tracker()
-    assert tracker.update([detection(400, 100), detection(100, 100)]) == [1, 0]
-    assert tracker.update([detection(102, 100), detection(398, 100), detection(250, 300)]) == [
-        *(0, 1, 2)
-    ]
+    assert tracker.update([detection(400, 100), detection(100, 100)], 0) == [1, 0]
+    faces = [detection(102, 100), detection(398, 100), detection(250, 300)]
+    assert tracker.update(faces, 0.04) == [0, 1, 2]
 
 
 def test_crossing_faces_keep_their_numbers() -> None:
     tracker = Tracker()
     ids = [
-        tracker.update([detection(100 + 8 * step, 100), detection(420 - 8 * step, 130)])
+        tracker.update([detection(100 + 8 * step, 100), detection(420 - 8 * step, 130)], step / 25)
         for step in range(41)
     ]
     assert ids == [[0, 1]] * 41
 
 
 def test_face_that_comes_back_in_time_gets_its_number_again() -> None:
-    for away, expected in ((10, 0), (11, 1)):
-        tracker = Tracker(max_missed=10)
-        assert tracker.update([detection(100, 100)]) == [0]
-        for _ in range(away):
-            assert tracker.update([]) == []
-        assert tracker.update([detection(110, 105)]) == [expected]
+    for fps in (10, 25, 60):
+        for back_s, expected in ((0.4, 0), (0.5, 1)):
+            tracker = Tracker(keep_lost_s=0.4)
+            assert tracker.update([detection(100, 100)], 0) == [0]
+            for index in range(1, round(back_s * fps)):
+                assert tracker.update([], index / fps) == []
+            assert tracker.update([detection(110, 105)], back_s) == [expected]
 
 
 def test_another_place_or_size_is_another_face() -> None:
     for other in (detection(300, 100), detection(100, 100, size=150)):
         tracker = Tracker()
-        tracker.update([detection(100, 100)])
-        assert tracker.update([other]) == [1]
+        tracker.update([detection(100, 100)], 0)
+        assert tracker.update([other], 0.04) == [1]
 
 
 positions = st.tuples(st.floats(0, 600), st.floats(0, 400), st.floats(20, 120))
@@ -153,22 +153,24 @@ scenes = st.lists(st.lists(positions, max_size=5, unique=True), min_size=1, max_
 @settings(max_examples=100, deadline=None)
 def test_order_of_detections_has_no_influence(scene: list, random: object) -> None:
     plain, shuffled = Tracker(), Tracker()
-    for frame in scene:
+    for index, frame in enumerate(scene):
         detections = [detection(*face) for face in frame]
         order = list(range(len(detections)))
         random.shuffle(order)
-        ids = plain.update(detections)
-        assert shuffled.update([detections[i] for i in order]) == [ids[i] for i in order]
+        ids = plain.update(detections, index / 25)
+        shuffled_ids = shuffled.update([detections[i] for i in order], index / 25)
+        assert shuffled_ids == [ids[i] for i in order]
         assert len(set(ids)) == len(ids)
 
 
 @given(scenes)
 @settings(max_examples=50, deadline=None)
 def test_numbers_appear_without_holes(scene: list) -> None:
-    tracker = Tracker(max_missed=2)
+    tracker = Tracker(keep_lost_s=0.08)
     known = 0
-    for frame in scene:
-        new = [i for i in tracker.update([detection(*face) for face in frame]) if i >= known]
+    for index, frame in enumerate(scene):
+        ids = tracker.update([detection(*face) for face in frame], index / 25)
+        new = [i for i in ids if i >= known]
         assert sorted(new) == list(range(known, known + len(new)))
         known += len(new)
 

@@ -169,6 +169,14 @@ def test_playlist_from_the_net_opens_no_file(recording: Path) -> None:
         list(LiveSource(address).frames())
 
 
+def test_an_address_that_is_silent_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        started = time.monotonic()
+        with pytest.raises(FergcnError, match=r"no answer in 10 s\), expected video"):
+            LiveSource(f"tcp://127.0.0.1:{server.getsockname()[1]}")
+        assert time.monotonic() - started < 60
+
+
 def test_what_is_not_there_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -39,7 +39,7 @@ def main(minutes: int, directory: Path) -> None:
 
     torch.set_num_threads(1)
     config, network, fps = AnalysisConfig(), Cheap(), 25
-    engine = Engine(network, config, fps)
+    engine = Engine(network, config)
     seconds = [time.perf_counter()]
 
     def events():

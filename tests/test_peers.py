@@ -2,6 +2,9 @@
 
 import json
 import re
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,6 +123,51 @@ def test_what_can_not_be_installed_leaves_nothing(
         installed("absent")
     assert "\n" not in str(failure.value)
     assert list((cache_dir() / "peers").glob("absent*")) == []
+
+
+@pytest.mark.nightly
+def test_a_killed_installation_begins_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Another process is killed in the middle; what it started ends before the next one begins."""
+    begun, package = tmp_path / "begun", tmp_path / "slow"
+    package.mkdir()
+    (package / "pyproject.toml").write_text(
+        "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n"
+    )
+    (package / "backend.py").write_text(f"""
+import time, zipfile
+from pathlib import Path
+def build_wheel(folder, *_):
+    if not Path({str(begun)!r}).exists():
+        Path({str(begun)!r}).touch()
+        time.sleep(3)
+    with zipfile.ZipFile(Path(folder, "slow-1-py3-none-any.whl"), "w") as wheel:
+        wheel.writestr("slow.py", "")
+        about = "slow-1.dist-info/"
+        wheel.writestr(about + "METADATA", "Metadata-Version: 2.1\\nName: slow\\nVersion: 1\\n")
+        wheel.writestr(about + "WHEEL", "Wheel-Version: 1.0\\nTag: py3-none-any\\n")
+        wheel.writestr(about + "RECORD", "")
+    return "slow-1-py3-none-any.whl"
+""")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    program = f"""
+from pathlib import Path
+from fergcn.peers import PEERS, Peer, installed
+PEERS["slow"] = Peer(({str(package)!r},), Path("a.py"))
+installed("slow")
+"""
+    with subprocess.Popen([sys.executable, "-c", program]) as process:
+        deadline = time.monotonic() + 600
+        while not begun.exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        process.kill()
+    (partial,) = (cache_dir() / "peers").iterdir()
+    (partial / "left").touch()
+    monkeypatch.setitem(PEERS, "slow", Peer((str(package),), Path("a.py")))
+    home = installed("slow")
+    assert [path.name for path in home.parent.iterdir()] == [home.name]
+    assert partial != home and not (home / "left").exists()
+    assert list(home.glob("lib/*/site-packages/slow-1*"))
 
 
 def test_faces_not_found_count_as_errors(add_peer, clips: list[Clip], tmp_path: Path) -> None:

@@ -87,9 +87,8 @@ def play(
     net: FaceNetwork,
     config: AnalysisConfig,
     rows: list[tuple[float, tuple[int, ...]]],
-    fps: float = 25,
 ) -> list[Event]:
-    engine = Engine(net, config, fps)
+    engine = Engine(net, config)
     events: list[Event] = []
     for index, (time_s, present) in enumerate(rows):
         events += engine.add(*frame_with_faces(index, time_s, present))
@@ -314,7 +313,7 @@ def test_batches_change_nothing() -> None:
 
 def test_row_comes_when_no_later_window_can_reach_it() -> None:
     config = AnalysisConfig(batch_size=1)
-    engine, given = Engine(Cheap(), config, 25), {}
+    engine, given = Engine(Cheap(), config), {}
     for k in range(100):
         frame, detections = frame_with_faces(k, k / 25, (0,) if k < 70 else ())
         for event in engine.add(frame, detections):
@@ -328,7 +327,7 @@ def test_row_comes_when_no_later_window_can_reach_it() -> None:
 def test_what_is_kept_is_bounded() -> None:
     """Two and a half minutes of two faces, at ten frames a second."""
     quiet = SegmentConfig(onset_threshold=1, offset_threshold=1)
-    engine = Engine(Cheap(), AnalysisConfig(stride_s=2.0, segments=quiet), 10)
+    engine = Engine(Cheap(), AnalysisConfig(stride_s=2.0, segments=quiet))
     kept, memory = [], []
     for k in range(1500):
         for _ in engine.add(*frame_with_faces(k, k / 10, (0, 1))):
@@ -354,7 +353,7 @@ def test_segment_without_an_end_is_cut() -> None:
 
 
 def test_tracks_that_went_are_not_kept() -> None:
-    engine = Engine(Cheap(), AnalysisConfig(keep_lost_s=0.2), 25)
+    engine = Engine(Cheap(), AnalysisConfig(keep_lost_s=0.2))
     for k in range(900):
         present = (k // 30 % 4,) if k % 30 < 20 else ()
         _, faces = frame_with_faces(k, k / 25, present)

@@ -18,7 +18,7 @@ from fergcn.faces.cuts import is_cut, thumbnail
 from fergcn.faces.detect import Detection, FaceDetector
 from fergcn.faces.follow import find_faces
 from fergcn.faces.look import look_difference, look_of
-from fergcn.faces.track import MAX_WAIT, Tracker
+from fergcn.faces.track import MAX_WAIT_S, Tracker
 from fergcn.rendering.crowd import FPS, SCENE_KINDS, Scene, Seen, Walk, render_crowd, sample_scene
 from fergcn.video import VideoFrame
 
@@ -63,16 +63,16 @@ def follow_crowd(scene: Scene, seed: int, detector: FaceDetector) -> tuple[int, 
             truth.append(seen)
             yield VideoFrame(index, index / FPS, image)
 
-    tracker, by_place = Tracker(FPS), Tracker(FPS)
-    numbered, without = [], []
-    for frame, faces in find_faces(frames(), detector, 0.25, 80):
-        numbered += tracker.add(frame, faces)
-        without.append((faces, by_place.update(faces)))
-    numbered += tracker.finish()
-    found = [(list(faces), numbers) for _, faces, numbers in numbered]
-    assert [frame.index for frame, _, _ in numbered] == list(range(len(truth)))
-    faces_found, switches = count_switches(truth, found)
-    return faces_found, switches, count_switches(truth, without)[1]
+    tracker, by_place = Tracker(), Tracker()
+    faces: list[list[Detection]] = []
+    numbers, without = [], []
+    for frame, detections in find_faces(frames(), detector, 0.25, 80):
+        faces.append(detections)
+        numbers += tracker.add(detections, frame.time_s, frame.image)
+        without.append(by_place.update(detections, frame.time_s))
+    numbers += tracker.finish()
+    found, switches = count_switches(truth, list(zip(faces, numbers, strict=True)))
+    return found, switches, count_switches(truth, list(zip(faces, without, strict=True)))[1]
 
 
 def walk(subject: int, *rows: tuple[float, float, float]) -> Walk:
@@ -176,23 +176,34 @@ def picture(
     return image, [face_at(*places[person]) for person in people], people
 
 
+Places = dict[int, tuple[float, float]]
+RATES = pytest.mark.parametrize("fps", [10, 25, 60])
+
+
 def numbers_of(
-    frames: list[dict[int, tuple[float, float]]], cuts: tuple[int, ...] = (), max_missed: int = 10
+    frames: list[Places],
+    fps: float = 25,
+    cuts: tuple[int, ...] = (),
+    max_wait_s: float = MAX_WAIT_S,
 ) -> list[dict[int, int]]:
     """The number of each person in each frame."""
-    tracker = Tracker(max_missed)
+    tracker = Tracker(0.4, max_wait_s)
     people, numbered = [], []
     for index, places in enumerate(frames):
         background = 20 if sum(index >= cut for cut in cuts) % 2 else 200
         image, faces, who = picture(places, background)
         people.append(who)
-        numbered += tracker.add(VideoFrame(index, index / 25, image), faces)
-        assert len(people) - len(numbered) <= MAX_WAIT
+        numbered += tracker.add(faces, index / fps, image)
+        assert (len(people) - len(numbered) - 1) / fps <= max_wait_s + 1e-6  # age of the oldest
     numbered += tracker.finish()
     return [
-        dict(zip(who, numbers, strict=True))
-        for who, (_, _, numbers) in zip(people, numbered, strict=True)
+        dict(zip(who, numbers, strict=True)) for who, numbers in zip(people, numbered, strict=True)
     ]
+
+
+def lasting(fps: float, *parts: tuple[float, Places]) -> list[Places]:
+    """Frames of people who stay in their places for so many seconds each."""
+    return [places for seconds, places in parts for _ in range(round(seconds * fps))]
 
 
 def test_place_alone_decides_from_frame_to_frame() -> None:
@@ -200,22 +211,82 @@ def test_place_alone_decides_from_frame_to_frame() -> None:
     assert numbers_of(frames) == [{0: 0, 1: 1}] * 20
 
 
-def test_people_who_swap_places_at_a_cut_keep_their_numbers() -> None:
+def test_frames_far_apart_are_neighbours_all_the_same() -> None:
+    assert numbers_of([{0: (50.0 + 4 * step, 60.0)} for step in range(6)], fps=0.2) == [{0: 0}] * 6
+
+
+@RATES
+def test_people_who_swap_places_at_a_cut_keep_their_numbers(fps: float) -> None:
     before, after = {0: (60.0, 60.0), 1: (240.0, 60.0)}, {1: (60.0, 60.0), 0: (240.0, 60.0)}
-    numbers = numbers_of([before] * 8 + [after] * 8, cuts=(8,))
-    assert numbers == [{0: 0, 1: 1}] * 16
+    frames = lasting(fps, (0.4, before), (0.4, after))
+    assert numbers_of(frames, fps, (round(0.4 * fps),)) == [{0: 0, 1: 1}] * len(frames)
 
 
-def test_who_comes_back_elsewhere_and_late_gets_the_old_number() -> None:
-    frames = [{0: (60.0, 60.0), 1: (250.0, 60.0)}] * 6 + [{1: (250.0, 60.0)}] * 60
-    frames += [{1: (250.0, 60.0), 0: (150.0, 60.0)}] * 20
-    assert numbers_of(frames)[-1] == {0: 0, 1: 1}
+@RATES
+@pytest.mark.parametrize("max_wait_s", [0, MAX_WAIT_S])
+def test_who_comes_back_elsewhere_and_late_gets_the_old_number(
+    fps: float, max_wait_s: float
+) -> None:
+    one = {1: (250.0, 60.0)}
+    frames = lasting(
+        fps, (0.4, one | {0: (60.0, 60.0)}), (2.4, one), (0.8, one | {0: (150.0, 60.0)})
+    )
+    assert numbers_of(frames, fps, max_wait_s=max_wait_s)[-1] == {0: 0, 1: 1}
 
 
-def test_somebody_else_in_the_same_place_gets_a_new_number() -> None:
-    for away in (3, 9, 30):
-        frames = [{0: (60.0, 60.0)}] * 6 + [{}] * away + [{1: (60.0, 60.0)}] * 20
-        assert numbers_of(frames)[-1] == {1: 1}
+@RATES
+def test_somebody_else_in_the_same_place_gets_a_new_number(fps: float) -> None:
+    for away_s in (0.1, 0.3, 1.2):
+        here = (60.0, 60.0)
+        frames = lasting(fps, (0.4, {0: here}), (away_s, {}), (0.8, {1: here}))
+        assert numbers_of(frames, fps)[-1] == {1: 1}
+
+
+@RATES
+@pytest.mark.parametrize(("away_s", "is_held"), [(0.3, False), (0.6, True)])
+def test_place_is_evidence_for_who_was_away_for_a_moment(
+    fps: float, away_s: float, is_held: bool
+) -> None:
+    """Who looks somewhat different is waited for after 0.6 s and not after 0.3 s, at any rate."""
+    tracker, changed = Tracker(), cv2.addWeighted(pattern(0), 0.9, pattern(1), 0.1, 0)
+    parts = ((0.4, pattern(0)), (away_s, None), (0.05, changed))
+    given = []
+    for part in (part for seconds, part in parts for _ in range(max(1, round(seconds * fps)))):
+        image = np.full((HEIGHT, WIDTH, 3), 90, dtype=np.uint8)
+        if part is not None:
+            image[20 : 20 + 2 * SIDE, 20 : 20 + 2 * SIDE] = part
+        faces = [face_at(60, 60)] if part is not None else []
+        given.append(len(tracker.add(faces, len(given) / fps, image)))
+    assert sum(given) == len(given) if not is_held else given[-1] == 0
+
+
+@RATES
+def test_movement_goes_on_while_a_face_is_hidden(fps: float) -> None:
+    """It comes out five of its sizes away from where it went in, as fast as before."""
+    tracker = Tracker(1.0)
+    numbers = [
+        tracker.update(
+            [face_at(60 + 300 * index / fps, 60)] if not 0.3 < index / fps < 0.9 else [],
+            index / fps,
+        )
+        for index in range(round(1.2 * fps))
+    ]
+    assert numbers[-1] == [0]
+
+
+def test_frames_are_held_back_only_while_somebody_is_missing_and_never_live() -> None:
+    one = {1: (250.0, 60.0)}
+    frames = lasting(
+        25, (0.4, one | {0: (60.0, 60.0)}), (0.4, one), (0.8, one | {2: (150.0, 60.0)})
+    )
+    for max_wait_s, held in ((0, 0), (MAX_WAIT_S, 15)):
+        tracker = Tracker(0.4, max_wait_s)
+        late, given = [], 0
+        for index, places in enumerate(frames):
+            image, faces, _ = picture(places)
+            given += len(tracker.add(faces, index / 25, image))
+            late.append(index + 1 - given)
+        assert max(late[:20]) == 0 and max(late) == pytest.approx(held, abs=1)
 
 
 people_walk = st.fixed_dictionaries(
@@ -242,7 +313,7 @@ def test_numbers_are_whole_and_nobody_shares_one(walks: dict, cuts: list[int]) -
         for step in range(40)
     ]
     known = 0
-    for places, numbers in zip(frames, numbers_of(frames, tuple(cuts)), strict=True):
+    for places, numbers in zip(frames, numbers_of(frames, cuts=tuple(cuts)), strict=True):
         assert numbers.keys() == places.keys()
         assert len(set(numbers.values())) == len(numbers)
         new = sorted(number for number in numbers.values() if number >= known)
@@ -258,9 +329,9 @@ lanes = st.lists(
 @given(lanes, st.data())
 @settings(max_examples=30)
 def test_trajectories_far_apart_keep_their_numbers(walks: list, data: st.DataObject) -> None:
-    """Each person in a lane; some are hidden for a while, shorter than `max_missed`."""
+    """Each person in a lane; some are hidden for a while, shorter than `keep_lost_s`."""
     hidden = [data.draw(st.tuples(st.integers(3, 20), st.integers(0, 8))) for _ in walks]
-    tracker = Tracker(max_missed=10)
+    tracker = Tracker(keep_lost_s=0.4)
     numbers: dict[int, set[int]] = {}
     for step in range(35):
         shown = [
@@ -272,7 +343,7 @@ def test_trajectories_far_apart_keep_their_numbers(walks: list, data: st.DataObj
             face_at(300 + walks[lane][0] + walks[lane][1] * step, 200 * lane, walks[lane][2])
             for lane in shown
         ]
-        for lane, number in zip(shown, tracker.update(faces), strict=True):
+        for lane, number in zip(shown, tracker.update(faces, step / 25), strict=True):
             numbers.setdefault(lane, set()).add(number)
     assert all(len(own) == 1 for own in numbers.values())
     assert len(set.union(*numbers.values())) == len(walks)

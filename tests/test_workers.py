@@ -1,12 +1,18 @@
 """Threads and processes beside the caller."""
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from multiprocessing import active_children
+from pathlib import Path
 
 import pytest
 
-from fergcn.workers import run_ahead
+from fergcn.expressions import FergcnError
+from fergcn.workers import MAX_TRIES, run_ahead, run_tasks
 
 
 def test_items_come_in_order_and_at_most_so_many_ahead() -> None:
@@ -64,3 +70,40 @@ def test_making_and_taking_overlap() -> None:
     for _ in run_ahead(slow(), 2):
         time.sleep(0.03)
     assert time.perf_counter() - started < 0.5  # one after the other: 0.6
+
+
+# Processes
+
+
+def answer(task: tuple[str, Path]) -> int:
+    """Kill the process that it runs in, or not; a line in the file says that it was begun."""
+    how, begun = task
+    with begun.open("a") as file:
+        file.write("begun\n")
+    times = len(begun.read_text().splitlines())
+    if how == "always killed" or (how == "killed once" and times == 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return times
+
+
+def test_a_killed_process_takes_nothing_else_with_it(tmp_path: Path) -> None:
+    kinds = ["whole", "always killed", "whole", "killed once", "whole", "always killed", "whole"]
+    tasks = [(how, tmp_path / str(position)) for position, how in enumerate(kinds)]
+    with closing(run_tasks(answer, tasks, 2)) as outcomes:
+        found = dict(outcomes)
+    assert sorted(found) == list(range(len(tasks)))
+    for position, how in enumerate(kinds):
+        outcome = found[position]
+        if how == "always killed":
+            assert isinstance(outcome, FergcnError) and f"killed {MAX_TRIES} times" in str(outcome)
+        else:
+            assert outcome == {"whole": 1, "killed once": 2}[how]
+
+
+def test_processes_end_with_the_caller(tmp_path: Path) -> None:
+    tasks = [("whole", tmp_path / str(position)) for position in range(4)]
+    outcomes = run_tasks(answer, tasks, 2)
+    next(outcomes)
+    assert len(active_children()) == 2
+    outcomes.close()
+    assert active_children() == []

@@ -7,7 +7,7 @@ called, so that `fergcn --help` answers at once.
 import sys
 from typing import NoReturn
 
-from cyclopts import App
+from cyclopts import App, CycloptsError
 from cyclopts.config import Toml
 
 from fergcn.expressions import FergcnError
@@ -40,26 +40,20 @@ for _name, (_target, _summary) in COMMANDS.items():
     app.command(f"fergcn.commands.{_target}", name=_name, help=_summary)
 
 
-def main() -> None:
-    """Run the command line and exit: 0 all good, 1 some input failed, 2 wrong usage, 130 Ctrl-C."""
-    try:
-        _run(sys.argv[1:])
-    except KeyboardInterrupt:  # also while the command's module is imported
-        _stop("stopped; the same command goes on where it was", 130)
-
-
-def _run(arguments: list[str]) -> NoReturn:
+def main() -> NoReturn:
+    """Run the command line and exit: 0 all good, 1 some input failed, 2 wrong usage."""
+    arguments = sys.argv[1:]
     try:
         given = "--config" in arguments
         # A lone hyphen is stdin, as everywhere, but cyclopts takes it for an option.
         arguments = ["/dev/stdin" if word == "-" else word for word in arguments]
         app.config = (Toml(_take_config(arguments), must_exist=True),) if given else ()
         # Settings check themselves when they are made, which is still a matter of usage.
-        command, bound, _ = app.parse_args(arguments)
+        command, bound, _ = app.parse_args(arguments, print_error=False, exit_on_error=False)
     except FileNotFoundError as error:
         _stop(f"found no file {error.filename}, expected a TOML file: check --config", 2)
-    except (FergcnError, ValueError) as error:
-        _stop(str(error), 2)
+    except (CycloptsError, FergcnError, ValueError) as error:
+        _stop(" ".join(str(error).split()), 2)
     try:
         sys.exit(command(*bound.args, **bound.kwargs) or 0)
     except FergcnError as error:

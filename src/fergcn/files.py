@@ -1,6 +1,7 @@
 """Files that appear under their name only when complete."""
 
 import csv
+import fcntl
 import io
 import json
 import os
@@ -26,6 +27,33 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def lock(folder: Path, wait: bool = True) -> int:
+    """Keep other processes out of a folder, those that ask the same way.
+
+    The system lets go of it when the descriptor is closed, which it is when the process ends,
+    however it ends. File systems that know no locks keep nobody out.
+
+    Args:
+        folder: is there.
+        wait: until the one who holds it lets go.
+
+    Returns:
+        A descriptor for `os.close`.
+
+    Raises:
+        BlockingIOError: somebody else holds it, and `wait` is not set.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except OSError:
+        pass  # as on some network disks
+    return descriptor
 
 
 def write_bytes(path: Path, content: bytes) -> None:

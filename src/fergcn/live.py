@@ -205,6 +205,8 @@ def _open(name: str) -> Any:
         container = av.open(address, format=kind, options=options, timeout=TIMEOUT_S)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, av.error.ExitError):  # the time was up
+            why = f"no answer in {TIMEOUT_S[0]:.0f} s"
         raise FergcnError(
             f"{name}: found nothing that can be read ({why}), expected video: {advice}"
         ) from None

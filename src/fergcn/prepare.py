@@ -37,8 +37,10 @@ from fergcn.workers import num_cores, run_tasks
 
 FORMAT = 1
 """Version of the layout on disk."""
-FACE_VERSION = 2
+FACE_VERSION = 3
 """Version of detection, tracking and alignment: raise it when they give other faces."""
+FPS = 25.0
+"""Clips are followed as if filmed at this rate: pictures have no times."""
 
 MANIFEST = "prepared.json"
 IN_PROGRESS = "preparing.json"
@@ -156,6 +158,8 @@ def prepare_clips(
         try:
             with closing(run_tasks(prepare, clips, workers or num_cores())) as prepared:
                 for position, faces in prepared:
+                    if isinstance(faces, FergcnError):
+                        raise FergcnError(f"{clips[position].clip_id}: {faces}")
                     results[position] = faces
                     on_progress(len(results), len(clips))
         finally:
@@ -498,7 +502,8 @@ def _main_face(
     covered: dict[int, float] = {}
     for index, image in images:
         detections = detector(image)
-        for track_id, face in zip(tracker.update(detections), detections, strict=True):
+        numbers = tracker.update(detections, index / FPS)
+        for track_id, face in zip(numbers, detections, strict=True):
             width, height = face.xyxy[2:] - face.xyxy[:2]
             tracks.setdefault(track_id, {})[index] = face.landmarks
             covered[track_id] = covered.get(track_id, 0.0) + float(width * height)

@@ -6,6 +6,7 @@ opened; no picture is larger than `MAX_PIXELS`; a file that gives no frame for `
 its end.
 """
 
+import os
 import stat
 import time
 from collections.abc import Iterable, Iterator
@@ -80,6 +81,10 @@ class VideoInfo:
     fps: float
     num_frames: int | None
     """Estimated number of frames, for a progress bar; the stream decides."""
+    size_bytes: int
+    """Of the file when it was opened."""
+    modified_ns: int
+    """When it was last changed then, in nanoseconds."""
 
 
 class Clock:
@@ -135,12 +140,15 @@ def probe_video(path: Path) -> VideoInfo:
     Raises:
         FergcnError: the file is missing, empty, can't be read, or holds no video.
     """
-    with open_video(path) as (container, stream, _):
+    with open_video(path) as (container, stream, source):
         fps = frame_rate(stream)
         num_frames = stream.frames or None
         if num_frames is None and container.duration:
             num_frames = max(1, round(container.duration / av.time_base * fps))
-        return VideoInfo(stream.width, stream.height, fps, num_frames)
+        there = source.there
+        return VideoInfo(
+            stream.width, stream.height, fps, num_frames, there.st_size, there.st_mtime_ns
+        )
 
 
 def read_frames(path: Path) -> Iterator[VideoFrame]:
@@ -284,7 +292,8 @@ class _Source:
     def __init__(self, path: Path) -> None:
         self.name = "video"  # what a file is called is no sign of what it is
         self._file = path.open("rb")
-        self._size = path.stat().st_size
+        self.there = os.fstat(self._file.fileno())
+        self._size = self.there.st_size
         self.be_patient()
 
     def be_patient(self) -> None:

@@ -4,8 +4,9 @@ import os
 import queue
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
@@ -19,6 +20,9 @@ from fergcn.expressions import FergcnError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+MAX_TRIES = 2
+"""Times that a task is begun whose process is killed: it need not be the task's fault."""
+
 
 def num_cores() -> int:
     """Cores that this process may use, which can be fewer than the machine has."""
@@ -29,12 +33,13 @@ def num_cores() -> int:
 
 def run_tasks(
     function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
-) -> Generator[tuple[int, Result], None, None]:
+) -> Generator[tuple[int, Result | FergcnError], None, None]:
     """Run a function over tasks in several processes, each with one OpenCV thread.
 
     When the caller stops early, because of Ctrl-C, an error or a kill, the processes end at once in
-    the middle of their tasks. So a task must leave nothing half done under its final name. Close
-    the iterator (`contextlib.closing`) where it may not be used up.
+    the middle of their tasks. A task whose process is killed runs again, and the others go on. So a
+    task must leave nothing half done under its final name. Close the iterator
+    (`contextlib.closing`) where it may not be used up.
 
     Args:
         function: a function of a module, or a `functools.partial` of one.
@@ -42,10 +47,8 @@ def run_tasks(
         workers: number of processes; with 1, the tasks run in this one.
 
     Yields:
-        Position in `tasks` and result, in the order in which the tasks are finished.
-
-    Raises:
-        FergcnError: a process was killed.
+        Position in `tasks` and result, in the order in which the tasks are finished; an error in
+        the place of the result where the task's process was killed again and again.
     """
     if workers == 1 or len(tasks) <= 1:
         threads = cv2.getNumThreads()
@@ -60,26 +63,54 @@ def run_tasks(
     context = get_context("spawn")
     # Only this process holds the writing end, so it closes when this process ends, however it ends.
     lifeline, writing_end = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(
-        min(workers, len(tasks)),
-        mp_context=context,
-        initializer=_start_worker,
-        initargs=(lifeline,),
-    )
+
+    def new_pool() -> ProcessPoolExecutor:
+        """A pool of one: when its process is killed, no other task is lost with it."""
+        return ProcessPoolExecutor(
+            1, mp_context=context, initializer=_start_worker, initargs=(lifeline,)
+        )
+
+    pools: list[ProcessPoolExecutor] = []
+    running: dict[Future[Result], tuple[int, int]] = {}
+    begun = Counter[int]()
+
+    def begin(position: int, worker: int) -> None:
+        begun[position] += 1
+        with _interrupts_held_back():  # the process that is started here inherits it
+            try:
+                future = pools[worker].submit(function, tasks[position])
+            except BrokenProcessPool:  # killed since its last task
+                pools[worker] = new_pool()
+                future = pools[worker].submit(function, tasks[position])
+        running[future] = position, worker
+
+    coming = iter(range(len(tasks)))
     try:
-        with _interrupts_held_back():  # the workers that are started here inherit it
-            futures = {pool.submit(function, task): position for position, task in enumerate(tasks)}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-        pool.shutdown()
-    except BrokenProcessPool:
-        raise FergcnError(
-            "found that a worker process was killed, perhaps for lack of memory: "
-            "run the same command again to go on, with fewer workers"
-        ) from None
+        for worker in range(min(workers, len(tasks))):
+            pools.append(new_pool())
+            begin(next(coming), worker)
+        while running:
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                position, worker = running.pop(future)
+                outcome: Result | FergcnError
+                try:
+                    outcome = future.result()
+                except BrokenProcessPool:
+                    if begun[position] < MAX_TRIES:
+                        begin(position, worker)
+                        continue
+                    outcome = FergcnError(
+                        f"found that its process was killed {MAX_TRIES} times, perhaps for lack of "
+                        "memory, expected it to end by itself: run it again with fewer workers"
+                    )
+                if (following := next(coming, None)) is not None:
+                    begin(following, worker)
+                yield position, outcome
     finally:
         writing_end.close()
-        pool.shutdown(cancel_futures=True)
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)
         lifeline.close()
 
 

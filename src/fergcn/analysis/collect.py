@@ -19,7 +19,7 @@ from fergcn.analysis.network import FaceNetwork
 from fergcn.analysis.tables import Row, Tally, table_columns
 from fergcn.checkpoint import Checkpoint
 from fergcn.live import LiveSource
-from fergcn.video import VideoFrame, probe_video, read_frames
+from fergcn.video import VideoFrame, VideoInfo, probe_video, read_frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,13 +156,12 @@ def analyze_video(
 
     stopwatch = Stopwatch()
     started = time.perf_counter()
-    events = run_engine(read_frames(path), network, config, info.fps, stopwatch, on_frame)
+    events = run_engine(read_frames(path), network, config, stopwatch, on_frame)
     tally = tally_events(events, network, config, on_row)
-    there = path.stat()
     video = {
         "file": path.name,
-        "size_bytes": there.st_size,
-        "modified_ns": there.st_mtime_ns,
+        "size_bytes": info.size_bytes,  # as it was before it was read: what came later was not
+        "modified_ns": info.modified_ns,
         "width": size[0],
         "height": size[1],
         "fps": round(info.fps, 3),
@@ -175,8 +174,21 @@ def analyze_video(
             f"found {tally.num_frames} frames where the header promises {info.num_frames}: "
             "the file may be cut off or damaged"
         )
+    if not _is_unchanged(path, info):
+        warnings.append(
+            "found that the file changed while it was read, expected one that stays: run the same "
+            "command again when it is whole"
+        )
     total_s = time.perf_counter() - started
     return summarize(video, network, config, tally, stopwatch, total_s, warnings)
+
+
+def _is_unchanged(path: Path, info: VideoInfo) -> bool:
+    try:
+        there = path.stat()
+    except OSError:
+        return False
+    return (there.st_size, there.st_mtime_ns) == (info.size_bytes, info.modified_ns)
 
 
 def analyze_live(
@@ -187,7 +199,8 @@ def analyze_live(
 ) -> dict[str, Any]:
     """Analyse a live source until it ends or is stopped, keeping nothing.
 
-    No face waits for others to make a batch, and few frames wait at all.
+    No face waits for others to make a batch, nor for a better view of somebody who comes back, and
+    few frames wait at all.
 
     Args:
         source: gives the frames.
@@ -216,7 +229,7 @@ def analyze_live(
     stopwatch = Stopwatch()
     started = time.perf_counter()
     alone = replace(config, batch_size=1)
-    events = run_engine(source.frames(), network, alone, source.fps, stopwatch, max_ahead=1)
+    events = run_engine(source.frames(), network, alone, stopwatch, max_ahead=1, max_wait_s=0)
     tally = tally_events(timed(events), network, config, on_row)
     video = {
         "file": source.name,

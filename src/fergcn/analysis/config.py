@@ -62,7 +62,8 @@ class AnalysisConfig:
                 f"found window_s={self.window_s} and stride_s={self.stride_s}, expected seconds "
                 "above 0, the stride at most the window: frames in between would get no answer"
             )
-        if not min(self.detect_every_s, self.keep_lost_s, self.max_gap_s) >= 0:
+        times = (self.detect_every_s, self.keep_lost_s, self.max_gap_s)
+        if not all(seconds >= 0 for seconds in times):  # min would pass over what is no number
             raise ValueError(
                 f"found detect_every_s={self.detect_every_s}, keep_lost_s={self.keep_lost_s} and "
                 f"max_gap_s={self.max_gap_s}, expected seconds from 0"

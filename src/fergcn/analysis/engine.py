@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain, count, islice
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from fergcn.expressions import FergcnError
 from fergcn.faces.align import align_face
 from fergcn.faces.detect import Detection, FaceDetector
 from fergcn.faces.follow import find_faces
-from fergcn.faces.track import Tracker
+from fergcn.faces.track import MAX_WAIT_S, Tracker
 from fergcn.video import VideoFrame
 from fergcn.workers import run_ahead
 
@@ -30,8 +30,6 @@ SEARCHED_SIZE = 2
 `min_face_size`, so that a face that shrinks is still found."""
 WINDOW_BATCH = 256
 """Windows that the network answers at once; bounds memory."""
-DEFAULT_FPS = 25.0
-"""Where neither a rate nor two times are known."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +111,15 @@ class _Face:
 
     track: "_Track"  # when its frame has passed the backbone
 
-    def __init__(self, number: int, detection: Detection, crop: NDArray[np.uint8]) -> None:
-        self.number = number  # the tracker's
+    number: int  # the tracker's, when it has decided
+
+    def __init__(
+        self, frame_index: int, time_s: float, detection: Detection, crop: NDArray[np.uint8]
+    ) -> None:
+        self.frame_index = frame_index
+        self.time_s = time_s
         self.detection = detection
         self.crop: NDArray[np.uint8] | None = crop
-        self.frame_index = 0
-        self.time_s = 0.0
         self.features: NDArray[np.float32] | None = None
         self.intensity: float | None = None
         self.probs_sum: NDArray[np.float64] | float = 0.0
@@ -176,26 +177,27 @@ class Engine:
     Args:
         network: what describes faces and answers windows.
         config: settings.
-        fps: frames a second, about; tells how many frames `keep_lost_s` is.
         stopwatch: is told how long each stage took.
+        max_wait_s: frames may wait for so long until a face that comes back is known again.
     """
 
     def __init__(
         self,
         network: FaceNetwork,
         config: AnalysisConfig,
-        fps: float,
         stopwatch: Stopwatch | None = None,
+        max_wait_s: float = MAX_WAIT_S,
     ) -> None:
         self.network = network
         self.config = config
         self.expressions = network.checkpoint.expressions
         self._stopwatch = stopwatch or Stopwatch()
-        self._tracker = Tracker(max_missed=round(config.keep_lost_s * fps))
+        self._tracker = Tracker(config.keep_lost_s, max_wait_s)
         # By the tracker's number: tracks of which something is open, and the numbers given out.
         self._tracks: dict[int, _Track] = {}
         self._track_ids: dict[int, int] = {}
         self._num_frames = 0
+        self._unnumbered: deque[_Frame] = deque()  # for the tracker
         self._waiting: list[_Frame] = []  # for the backbone
         self._frames: deque[_Frame] = deque()  # for their windows
         self._windows: deque[_Planned] = deque()
@@ -217,38 +219,39 @@ class Engine:
             after the row with which they end at the latest by `merge_gap_s` and `max_gap_s`.
         """
         self._num_frames += 1
-        with self._stopwatch("track"):
-            ready = self._tracker.add(frame, detections)
-        for numbered in ready:
-            yield from self._align(*numbered)
-
-    def _align(
-        self, frame: VideoFrame, detections: Sequence[Detection], numbers: list[int]
-    ) -> Iterator[Event]:
-        """Cut out the faces of a frame; once there are enough of them, let them pass."""
         with self._stopwatch("align"):
+            resize = self.network.checkpoint.resize
             faces = [
                 _Face(
-                    number,
+                    frame.index,
+                    frame.time_s,
                     detection,
-                    align_face(frame.image, detection.landmarks, self.network.checkpoint.resize),
+                    align_face(frame.image, detection.landmarks, resize),
                 )
-                for detection, number in zip(detections, numbers, strict=True)
+                for detection in detections
             ]
-        for face in faces:
-            face.frame_index, face.time_s = frame.index, frame.time_s
-        self._waiting.append(_Frame(frame, faces))
-        waiting_faces = sum(len(waiting.faces) for waiting in self._waiting)
-        if max(waiting_faces, len(self._waiting)) >= self.config.batch_size:
-            yield from self._process()
+        self._unnumbered.append(_Frame(frame, faces))
+        with self._stopwatch("track"):
+            ready = self._tracker.add(detections, frame.time_s, frame.image)
+        yield from self._pass_on(ready)
 
     def finish(self) -> Iterator[Event]:
         """Give out the rest, no frame following."""
-        for numbered in self._tracker.finish():
-            yield from self._align(*numbered)
+        yield from self._pass_on(self._tracker.finish())
         yield from self._process(is_last=True)
         for track in self._tracks.values():
             yield from self._segments(track, track.finder.finish())
+
+    def _pass_on(self, ready: list[list[int]]) -> Iterator[Event]:
+        """Take the numbers of the faces of the next frames; let them pass in batches."""
+        for numbers in ready:
+            frame = self._unnumbered.popleft()
+            for face, number in zip(frame.faces, numbers, strict=True):
+                face.number = number
+            self._waiting.append(frame)
+            num_faces = sum(len(waiting.faces) for waiting in self._waiting)
+            if max(num_faces, len(self._waiting)) >= self.config.batch_size:
+                yield from self._process()
 
     def _process(self, is_last: bool = False) -> Iterator[Event]:
         """Let the waiting frames pass."""
@@ -497,10 +500,10 @@ def run_engine(
     frames: Iterable[VideoFrame],
     network: FaceNetwork,
     config: AnalysisConfig,
-    fps: float,
     stopwatch: Stopwatch | None = None,
     on_frame: Callable[[VideoFrame], None] | None = None,
     max_ahead: int = MAX_AHEAD,
+    max_wait_s: float = MAX_WAIT_S,
 ) -> Iterator[Event]:
     """Find faces in frames and analyse them; one thread decodes and detects beside this one.
 
@@ -508,10 +511,10 @@ def run_engine(
         frames: in the order of time.
         network: what describes faces and answers windows.
         config: settings.
-        fps: frames a second, about.
         stopwatch: is told how long each stage took.
         on_frame: is called with each frame when its faces were taken in.
         max_ahead: frames whose faces are found before they are needed, at most.
+        max_wait_s: as the engine takes it.
 
     Yields:
         What the engine gives out.
@@ -519,7 +522,7 @@ def run_engine(
     stopwatch = stopwatch or Stopwatch()
     with stopwatch("load"):
         detector = FaceDetector(config.min_face_size, config.min_confidence)
-    engine = Engine(network, config, fps, stopwatch)
+    engine = Engine(network, config, stopwatch, max_wait_s)
 
     def decode() -> Iterator[VideoFrame]:
         source = iter(frames)
@@ -559,7 +562,8 @@ def stream(
     `max_gap_s` after its faces went away, plus the frames that wait for the next search for faces
     (`detect_every_s`) and for a whole batch (`batch_size`; 1 waits for none). Where a face may
     still turn out to be a false alarm, the frames after it wait up to `keep_lost_s` longer for each
-    frame that it lacks. The frames are taken in another thread, a few before they are needed.
+    frame that it lacks; where it may be somebody who is missing, up to `MAX_WAIT_S`. The frames are
+    taken in another thread, a few before they are needed.
 
     Args:
         frames: `(H, W, 3)` RGB; each may be used again as soon as the next one is asked for.
@@ -596,14 +600,7 @@ def _stream(
     if times is None:
         assert fps is not None
         times = (index / fps for index in count())
-    else:
-        times = iter(times)
-        head = list(islice(times, 2))
-        times = chain(head, times)
-        if fps is None:
-            apart = head[-1] - head[0] if head else 0
-            fps = 1 / apart if apart > 0 else DEFAULT_FPS
-    for event in run_engine(_checked(frames, times), network, config, fps):
+    for event in run_engine(_checked(frames, times), network, config):
         if isinstance(event, Prediction):
             yield event
 

@@ -28,8 +28,9 @@ class SegmentConfig:
     apex_span_s: float = 0.4
     """The apex is the middle of the time of this length in which the face is most intense: a single
     frame's intensity is noisy. In seconds; 0 takes the most intense frame."""
-    min_turn_s: float = 0.5
-    """Shorter leads of another expression are taken for noise, not for a turn, in seconds."""
+    min_turn_s: float = 1.0
+    """Shorter leads of another expression are taken for noise, not for a turn, in seconds: names
+    come from windows of twice that length."""
     min_share: float = 0.4
     """Where no expression has this share of the probability of all that are not neutral, something
     is shown, but nobody knows what: no segment. 0 always names one."""
@@ -40,7 +41,8 @@ class SegmentConfig:
                 f"found offset_threshold={self.offset_threshold} and "
                 f"onset_threshold={self.onset_threshold}, expected 0 ≤ offset ≤ onset ≤ 1"
             )
-        if min(self.min_length_s, self.merge_gap_s, self.min_turn_s, self.apex_span_s) < 0:
+        times = (self.min_length_s, self.merge_gap_s, self.min_turn_s, self.apex_span_s)
+        if not all(seconds >= 0 for seconds in times):
             raise ValueError(
                 f"found min_length_s={self.min_length_s}, merge_gap_s={self.merge_gap_s}, "
                 f"min_turn_s={self.min_turn_s} and apex_span_s={self.apex_span_s}, "

@@ -1,9 +1,11 @@
 """The predict command: videos in, tables, plots and pages out."""
 
 import json
+import os
 import signal
 import sys
-from collections.abc import Generator, Iterator
+import traceback
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -71,7 +73,9 @@ def predict(
     if not videos and files_from is None:
         return _wrong_usage("found no video, expected at least one: fergcn predict VIDEO…")
     if num_workers < 1:
-        raise FergcnError(f"found num_workers={num_workers}, expected at least 1: raise it")
+        return _wrong_usage(f"found num_workers={num_workers}, expected at least 1: raise it")
+    if "" in videos:
+        return _wrong_usage("found a video without a name, expected one: is a variable empty?")
     files = [path for video in videos if (path := as_file(video)) is not None]
     if len(files) < len(videos):
         if len(videos) > 1 or files_from is not None:
@@ -100,7 +104,6 @@ def predict(
             for job in jobs:
                 failed |= _end_job(job, run_job(job, progress), table)
         elif jobs:
-            runs: Generator[tuple[int, Outcome | FergcnError]]
             runs = (
                 run_on_cluster(run_job, jobs, ray) if ray else run_tasks(run_job, jobs, num_workers)
             )
@@ -139,10 +142,10 @@ def _record(
         ResultWriter(directory, network.checkpoint.expressions, settings.contributions) as writer,
     ):
         analysis = writer.finish(analyze_live(source, network, settings, writer.add))
-    if report:
-        from fergcn.report.page import write_report
+        if report:
+            from fergcn.report.page import write_report
 
-        write_report(analysis, directory / "report.html")
+            write_report(analysis, writer.partial / "report.html")
     latency = analysis.summary["latency_s"]
     lines = [
         *answer_lines(source_name(name), analysis, directory),
@@ -208,8 +211,8 @@ class Outcome:
 
 def run_job(job: Job, progress: Report = lambda _what, _done, _total: None) -> Outcome:
     """Analyse one video; what is wrong with it becomes a line."""
-    torch.set_num_threads(job.threads)
     try:
+        torch.set_num_threads(job.threads)
         analysis = analyze_to(
             job.video,
             job.directory,
@@ -225,6 +228,14 @@ def run_job(job: Job, progress: Report = lambda _what, _done, _total: None) -> O
         complaint = (
             f"{job.video}: found {job.directory} can't be written ({error.strerror or error}), "
             "expected a folder with room: choose another with -o"
+        )
+        return Outcome(complaints=[complaint], failed=True)
+    except Exception as error:  # whatever it is, the other videos go on
+        if os.environ.get("FERGCN_DEBUG"):
+            traceback.print_exc()
+        complaint = (
+            f"{job.video}: found {type(error).__name__} ({error}), expected no such error: run it "
+            "alone; if it fails again, report it with what FERGCN_DEBUG=1 prints"
         )
         return Outcome(complaints=[complaint], failed=True)
     return Outcome(
@@ -280,12 +291,13 @@ def analyze_to(
             lambda done, total: progress(video.name, done, total),
         )
         analysis = writer.finish(summary)
-    if overlay:
-        write_overlay(video, analysis, directory / "overlay.mp4", directory / "frames.csv")
-    if report:
-        from fergcn.report.page import write_report
+        if overlay:
+            table = writer.partial / "frames.csv"
+            write_overlay(video, analysis, writer.partial / "overlay.mp4", table)
+        if report:
+            from fergcn.report.page import write_report
 
-        write_report(analysis, directory / "report.html", video, network)
+            write_report(analysis, writer.partial / "report.html", video, network)
     return analysis
 
 

@@ -11,7 +11,6 @@ from scipy.optimize import linear_sum_assignment
 from fergcn.faces.cuts import is_cut, thumbnail
 from fergcn.faces.detect import Detection
 from fergcn.faces.look import Look, look_difference, look_of
-from fergcn.video import VideoFrame
 
 MAX_DISTANCE = 1.0
 """Faces whose centres are further apart than this many face sizes are not the same."""
@@ -27,27 +26,31 @@ SAME_LOOK = 0.95
 """A face that looks at most this different is the same one, wherever it was."""
 SURE_LOOK = 0.45
 """This is so certain that there is no need to wait for a better view."""
-SHORT_GAP = 10
-"""Frames; a face that was away for longer near its place may have hidden behind another one."""
+SHORT_GAP_S = 0.4
+"""A face that was away for longer near its place may have hidden behind another one; in seconds."""
 CLEARLY = 0.1
 """And nobody else may look like it by less than this more."""
 STEADY = 0.7
 """Where all faces moved less than this costs, their looks need not be compared."""
-LOOK_EVERY = 5
-"""And are kept of every so many frames."""
+LOOK_EVERY_S = 0.2
+"""And are kept at such intervals, in seconds."""
 NEW_LOOK = 0.4
 """A look that differs by more than this from those kept is kept as well."""
 MAX_LOOKS = 12
 """Looks that are kept of a face: from several sides, with several expressions."""
 MIN_FRAMES = 3
-"""A face seen in fewer frames may be a false alarm, and is not looked for again elsewhere."""
+"""A face seen in fewer frames may be a false alarm, and is not looked for again elsewhere. Frames,
+not seconds: each one is evidence."""
 MAX_REMEMBERED = 100
 """Faces that are remembered; bounds memory and time."""
-MAX_WAIT = 16
-"""Frames for which one waits until a face is seen well enough to know it again."""
-
-NumberedFrame = tuple[VideoFrame, Sequence[Detection], list[int]]
-"""A frame, its faces and their numbers."""
+MAX_WAIT_S = 0.64
+"""For so long one waits until a face is seen well enough to know it again, in seconds."""
+VELOCITY_HALF_S = 0.04
+"""After this time, half of what is known of a movement is new, in seconds."""
+RESEMBLANCE_HALF_S = 0.08
+"""And of whom a new face looks like: one that was hidden comes out."""
+ROUNDING_S = 1e-6
+"""Times that differ by less are the same, in seconds."""
 
 
 @dataclass(eq=False)
@@ -55,14 +58,16 @@ class _Track:
     xyxy: NDArray[np.float64]
     """Where the face was last seen."""
     looks: list[Look]
+    first_s: float
+    """When it was first seen."""
+    last_s: float
+    """When it was last seen."""
     velocity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
-    """Change of its box in a frame, `(4,)`, smoothed."""
+    """Change of its box in a second, `(4,)`, smoothed."""
     missed: int = 0
-    """Frames since then."""
+    """Frames since it was last seen; 1 if that was the frame before."""
     cut: bool = False
     """There was a cut since then, so that its place means nothing."""
-    age: int = 0
-    """Frames since it was first seen."""
     num_frames: int = 1
     """Frames in which it was seen."""
     decided: bool = False
@@ -87,72 +92,87 @@ class Tracker:
     clearly looks like that one and like no other: a new number is the smaller mistake.
 
     Args:
-        max_missed: frames for which a lost face is expected near the place where it left.
-        max_wait: frames for which `add` may hold a frame back; 0 decides at once, as `update`.
+        keep_lost_s: a lost face is expected near the place where it left for so long, in seconds.
+        max_wait_s: `add` may hold a frame's numbers back for so long, in seconds; with 0, it
+            decides at once, as `update`.
     """
 
-    def __init__(self, max_missed: int = 30, max_wait: int = MAX_WAIT) -> None:
-        self.max_missed = max_missed
-        self.max_wait = max_wait
-        self._waiting: deque[tuple[VideoFrame, Sequence[Detection], list[_Track]]] = deque()
+    def __init__(self, keep_lost_s: float = 1.0, max_wait_s: float = MAX_WAIT_S) -> None:
+        self.keep_lost_s = keep_lost_s
+        self.max_wait_s = max_wait_s
+        self._waiting: deque[tuple[float, Sequence[Detection], list[_Track]]] = deque()
         self._tracks: list[_Track] = []
         self._next_id = 0
         self._thumbnail: NDArray[np.int16] | None = None
+        self._now_s = 0.0
 
     def update(
-        self, detections: Sequence[Detection], image: NDArray[np.uint8] | None = None
+        self,
+        detections: Sequence[Detection],
+        time_s: float,
+        image: NDArray[np.uint8] | None = None,
     ) -> list[int]:
         """Take in the next frame; call it for frames without a face, too.
 
         Args:
             detections: the frame's faces. Their order has no influence on who gets which number.
+            time_s: of the frame, in seconds, not before the previous one's.
             image: `(H, W, 3)` RGB, the frame. Without it, faces are told apart by place and size
-                alone, and one that was away for more than `max_missed` frames is a new one.
+                alone, and one that was away for longer than `keep_lost_s` is a new one.
 
         Returns:
             The `track_id` of each face: 0, 1, 2… in the order of appearance, within one frame from
             the left to the right. No two faces of a frame have the same one.
         """
-        return self._numbers(detections, self._follow(detections, image, max_wait=0))
+        return self._numbers(detections, self._follow(detections, time_s, image, 0))
 
-    def add(self, frame: VideoFrame, detections: Sequence[Detection]) -> list[NumberedFrame]:
-        """Take in the next frame, as `update` does, but later and better.
+    def add(
+        self, detections: Sequence[Detection], time_s: float, image: NDArray[np.uint8] | None = None
+    ) -> list[list[int]]:
+        """Take in the next frame, as `update` does, but answer later and better.
 
         A face that comes back is often half hidden at first. Where somebody is missing of whom it
-        may be, frames wait until the face is known again, at most `max_wait` frames.
+        may be, frames wait until the face is known again, for `max_wait_s` at most.
 
         Args:
-            frame: the next one.
-            detections: its faces.
+            detections: the frame's faces.
+            time_s: of the frame.
+            image: the frame; it is not kept.
 
         Returns:
-            The frames that need not wait any longer, in their order, with their faces and numbers.
+            The numbers of the faces of each frame that need not wait any longer, in the order of
+            the frames.
         """
-        tracks = self._follow(detections, frame.image, self.max_wait)
-        self._waiting.append((frame, detections, tracks))
+        tracks = self._follow(detections, time_s, image, self.max_wait_s)
+        self._waiting.append((time_s, detections, tracks))
         ready = []
         while self._waiting and (
-            len(self._waiting) > self.max_wait
+            _is_past(time_s - self._waiting[0][0], self.max_wait_s)
             or all(_who(track).decided for track in self._waiting[0][2])
         ):
             ready.append(self._take())
         return ready
 
-    def finish(self) -> list[NumberedFrame]:
-        """Return the frames that still wait, when there is no further one."""
+    def finish(self) -> list[list[int]]:
+        """Return the numbers of the frames that still wait, when there is no further one."""
         return [self._take() for _ in range(len(self._waiting))]
 
-    def _take(self) -> NumberedFrame:
-        frame, detections, tracks = self._waiting.popleft()
-        return frame, detections, self._numbers(detections, tracks)
+    def _take(self) -> list[int]:
+        _, detections, tracks = self._waiting.popleft()
+        return self._numbers(detections, tracks)
 
     def _follow(
-        self, detections: Sequence[Detection], image: NDArray[np.uint8] | None, max_wait: int
+        self,
+        detections: Sequence[Detection],
+        time_s: float,
+        image: NDArray[np.uint8] | None,
+        max_wait_s: float,
     ) -> list[_Track]:
-        """Find the track of each face; who it is may be decided up to `max_wait` frames later."""
+        """Find the track of each face; who it is may be decided up to `max_wait_s` later."""
+        old_share = _share_left(time_s - self._now_s, RESEMBLANCE_HALF_S)
+        self._now_s = time_s
         for track in self._tracks:
             track.missed += 1
-            track.age += 1
         if image is not None:
             self._notice_cut(image)
         self._forget()
@@ -164,7 +184,8 @@ class Tracker:
             matched, differences = steady, np.zeros((len(known), len(faces)))
             looks: list[Look | None] = [None] * len(faces)
             for column, row in matched.items():
-                if image is not None and known[row].num_frames % LOOK_EVERY == 0:
+                is_due = time_s // LOOK_EVERY_S > known[row].last_s // LOOK_EVERY_S
+                if image is not None and is_due:
                     looks[column] = look_of(image, faces[column].landmarks)
                     differences[row, column] = _difference(known[row], looks[column])
         else:
@@ -176,26 +197,27 @@ class Tracker:
         followed: dict[int, _Track] = {}
         for column, (position, face, look) in enumerate(zip(order, faces, looks, strict=True)):
             if (row := matched.get(column, -1)) >= 0:
-                track, away = known[row], known[row].missed
-                _see_again(track, face, look, float(differences[row, column]))
-                self._take_over(track, away, 0)
+                track, gone_s = known[row], known[row].last_s
+                _see_again(track, face, time_s, look, float(differences[row, column]))
+                self._take_over(track, gone_s, time_s)
             else:
                 track = self._begin(face, look, known)
             if not track.decided and look is not None:
                 for other, difference in zip(known, differences[:, column].tolist(), strict=True):
                     # Later looks count more: a face that was hidden comes out.
                     before = track.resembles.get(other, difference)
-                    track.resembles[other] = 0.7 * before + 0.3 * difference
+                    track.resembles[other] = old_share * before + (1 - old_share) * difference
             followed[position] = track
-        self._recognise(max_wait)
+        self._recognise(max_wait_s)
         return [followed[position] for position in range(len(detections))]
 
     def _begin(self, face: Detection, look: Look | None, known: Sequence[_Track]) -> _Track:
-        track = _Track(np.asarray(face.xyxy, dtype=np.float64), [look] if look else [])
+        box = np.asarray(face.xyxy, dtype=np.float64)
+        track = _Track(box, [look] if look else [], self._now_s, self._now_s)
         track.near = [
             other
             for other in known
-            if self._is_expected(other) and _cost(other, track.xyxy) < UNMATCHED
+            if self._is_expected(other) and self._cost(other, track.xyxy) < UNMATCHED
         ]
         self._tracks.append(track)
         return track
@@ -227,16 +249,23 @@ class Tracker:
 
     def _is_expected(self, track: _Track) -> bool:
         """Tell whether a face may be back near the place where it was."""
-        return track.missed <= self.max_missed + 1 and not track.cut
+        is_recent = not _is_past(self._now_s - track.last_s, self.keep_lost_s)
+        return (track.missed == 1 or is_recent) and not track.cut
 
-    def _take_over(self, old: _Track, away: int, seen: int) -> None:
+    def _cost(self, track: _Track, box: NDArray[np.float64]) -> float:
+        """Cost of seeing a face in `box`, 0 for the very same place."""
+        expected = track.xyxy + track.velocity * (self._now_s - track.last_s)
+        return min(_box_cost(track.xyxy, box), _box_cost(expected, box))
+
+    def _take_over(self, old: _Track, gone_s: float, back_s: float) -> None:
         """An undecided face that is gone when an old one is found in its place was the old one.
 
-        That one was found after `away` frames, of which `seen` already count as one with it.
+        That one was not seen after `gone_s` until `back_s`.
         """
         for new in [one for one in self._tracks if not one.decided and one is not old]:
-            was_between = seen < new.missed <= SHORT_GAP and new.age < away
-            if was_between and _cost(new, old.xyxy) < UNMATCHED:
+            was_between = gone_s < new.first_s and new.last_s < back_s
+            is_recent = not _is_past(self._now_s - new.last_s, SHORT_GAP_S)
+            if was_between and is_recent and self._cost(new, old.xyxy) < UNMATCHED:
                 new.same_as = old
                 self._tracks.remove(new)
                 return  # two that were seen together can't both be the old one
@@ -252,7 +281,7 @@ class Tracker:
         if any(track.cut or not track.decided for track in (self._tracks[row] for row in rows)):
             return None
         costs = np.array(
-            [[_cost(self._tracks[row], box) for box in boxes] for row in rows]
+            [[self._cost(self._tracks[row], box) for box in boxes] for row in rows]
         ).reshape(len(rows), len(boxes))
         near = costs < UNMATCHED
         if (near.sum(axis=0) != 1).any() or (near.sum(axis=1) > 1).any():
@@ -274,12 +303,12 @@ class Tracker:
                 stayed = track.missed == 1 and difference <= SURE_LOOK
                 if not (stayed or self._is_expected(track)):
                     continue
-                too_different = difference > _largest_difference(track)
+                too_different = difference > self._largest_difference(track)
                 another = (
                     track.missed > 1 and track.decided and difference > most_alike[column] + CLEARLY
                 )
                 if not (too_different or another):
-                    place = _cost(track, np.asarray(face.xyxy, dtype=np.float64))
+                    place = self._cost(track, np.asarray(face.xyxy, dtype=np.float64))
                     cost[row, column] = min(place + min(difference, OTHER_LOOK), UNMATCHED)
         rows, columns = linear_sum_assignment(cost)
         return {
@@ -288,13 +317,26 @@ class Tracker:
             if cost[row, column] < UNMATCHED
         }
 
-    def _recognise(self, max_wait: int) -> None:
+    def _largest_difference(self, track: _Track) -> float:
+        """How different a face may look that is where the track is expected."""
+        if track.missed == 1:  # from one frame to the next, place alone is better evidence
+            return float("inf")
+        is_long_gone = _is_past(self._now_s - track.last_s, SHORT_GAP_S)
+        return SURE_LOOK if is_long_gone else OTHER_LOOK
+
+    def _recognise(self, max_wait_s: float) -> None:
         """Find out which of the new faces were seen before, somewhere else."""
         new = [track for track in self._tracks if not track.decided]
         old = [track for track in self._tracks if track.decided and _can_be_recognised(track)]
+        has_waited = [self._now_s - one.first_s >= max_wait_s - ROUNDING_S for one in new]
         if new and old:
             differences = np.array([[_resemblance(one, other) for other in old] for one in new])
-            enough = np.array([[_enough(one, other, max_wait) for other in old] for one in new])
+            enough = np.array(
+                [
+                    [_enough(one, other, waited) for other in old]
+                    for one, waited in zip(new, has_waited, strict=True)
+                ]
+            )
             fits = (
                 (differences <= enough)
                 & _is_clearly_smallest(differences, axis=0)
@@ -302,14 +344,23 @@ class Tracker:
             )
             for row, column in np.argwhere(fits).tolist():
                 if new[row].same_as is None:
-                    away = old[column].missed
+                    gone_s = old[column].last_s
                     _join(new[row], old[column])
                     self._tracks.remove(new[row])
-                    self._take_over(old[column], away, new[row].age)
-        for track in new:
-            if track.age >= max_wait or not any(_resemblance(track, one) < 1e6 for one in old):
+                    self._take_over(old[column], gone_s, new[row].first_s)
+        for track, waited in zip(new, has_waited, strict=True):
+            if waited or not any(_resemblance(track, one) < 1e6 for one in old):
                 track.decided = True
                 track.resembles, track.near = {}, []
+
+
+def _is_past(passed_s: float, limit_s: float) -> bool:
+    return passed_s > limit_s + ROUNDING_S
+
+
+def _share_left(passed_s: float, half_s: float) -> float:
+    """What is left of the old when something is smoothed over time; none gets more than all."""
+    return float(0.5 ** (max(0.0, passed_s) / half_s))
 
 
 def _sort_key(detection: Detection) -> tuple[float, ...]:
@@ -331,27 +382,20 @@ def _is_clearly_smallest(values: NDArray[np.float64], axis: int) -> NDArray[np.b
     return clear
 
 
-def _largest_difference(track: _Track) -> float:
-    """How different a face may look that is where the track is expected."""
-    if track.missed == 1:  # from one frame to the next, place alone is better evidence
-        return float("inf")
-    return OTHER_LOOK if track.missed <= SHORT_GAP else SURE_LOOK
-
-
 def _can_be_recognised(track: _Track) -> bool:
     return bool(track.looks) and track.num_frames >= MIN_FRAMES
 
 
-def _enough(new: _Track, old: _Track, max_wait: int) -> float:
+def _enough(new: _Track, old: _Track, waited: bool) -> float:
     """How different the two may look to be the same."""
-    if new.age < max_wait:
+    if not waited:
         return SURE_LOOK
     return OTHER_LOOK if old in new.near else SAME_LOOK
 
 
 def _resemblance(new: _Track, old: _Track) -> float:
     """Smallest difference of their looks so far; a large one if both were seen in one frame."""
-    if old.missed <= new.age:
+    if old.last_s >= new.first_s:
         return 1e6
     return new.resembles.get(old, 1e6)
 
@@ -362,26 +406,25 @@ def _who(track: _Track) -> _Track:
 
 def _join(new: _Track, old: _Track) -> None:
     """The new track goes on as the old one."""
-    old.xyxy, old.velocity, old.missed, old.cut = new.xyxy, new.velocity, new.missed, new.cut
+    old.xyxy, old.velocity, old.last_s = new.xyxy, new.velocity, new.last_s
+    old.missed, old.cut = new.missed, new.cut
     old.num_frames += new.num_frames
     old.looks = [*old.looks, *new.looks][-MAX_LOOKS:]
     new.same_as, new.resembles, new.near = old, {}, []
 
 
-def _see_again(track: _Track, face: Detection, look: Look | None, difference: float) -> None:
+def _see_again(
+    track: _Track, face: Detection, time_s: float, look: Look | None, difference: float
+) -> None:
     box = np.asarray(face.xyxy, dtype=np.float64)
-    track.velocity = (track.velocity + (box - track.xyxy) / track.missed) / 2
-    track.xyxy, track.missed = box, 0
+    passed_s = max(time_s - track.last_s, 1e-3)  # several frames may have one time
+    old_share = _share_left(passed_s, VELOCITY_HALF_S)
+    track.velocity = old_share * track.velocity + (1 - old_share) * (box - track.xyxy) / passed_s
+    track.xyxy, track.last_s, track.missed = box, time_s, 0
     track.num_frames += 1
     # A look that is too different may be that of a hand or another head before the face.
     if look is not None and (not track.looks or NEW_LOOK < difference <= OTHER_LOOK):
         track.looks = [*track.looks[-MAX_LOOKS + 1 :], look]
-
-
-def _cost(track: _Track, box: NDArray[np.float64]) -> float:
-    """Cost of seeing `track` in `box`, 0 for the very same place."""
-    expected = track.xyxy + track.velocity * track.missed
-    return min(_box_cost(track.xyxy, box), _box_cost(expected, box))
 
 
 def _box_cost(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:

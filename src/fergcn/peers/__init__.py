@@ -31,6 +31,7 @@ from fergcn.cache import cache_dir
 from fergcn.clips import Clip, load_clip
 from fergcn.expressions import FergcnError
 from fergcn.features import distinct_frames
+from fergcn.files import lock
 
 Progress = Callable[[str, int, int], None]
 SCRIPTS = Path(__file__).parent
@@ -86,30 +87,42 @@ def installed(name: str, on_progress: Progress = lambda _what, _done, _total: No
     home = cache_dir() / "peers" / f"{kind}-{key}"
     if home.is_dir():
         return home
-    partial = home.with_name(f"{home.name}.{os.getpid()}.partial")
+    partial = home.with_name(f"{home.name}.partial")
     on_progress(f"install {name}", 0, 1)
     try:
-        partial.mkdir(parents=True)
-        if peer.script.suffix == ".py":
-            _install([sys.executable, "-m", "venv", "--without-pip", str(partial)], name)
-            pip = [sys.executable, "-m", "pip", "--python", str(partial / "bin" / "python")]
-            tool = [*pip, "install", "--quiet", "--no-compile"]
-        else:
-            quiet = ("--ignore-scripts", "--no-audit", "--no-fund")
-            tool = ["npm", "install", *quiet, "--prefix", str(partial)]
-        if peer.packages:
-            _install([*tool, *peer.packages], name)
-        if not home.is_dir():  # another process may have been faster
-            partial.rename(home)
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        held = lock(partial.parent)  # until another process has made it, or was killed at it
+        try:
+            if not home.is_dir():
+                if partial.exists():
+                    shutil.rmtree(partial)
+                _make_environment(name, peer, partial, held)
+                partial.rename(home)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            os.close(held)
     except OSError as error:
         raise FergcnError(
             f"{name}: found {error.filename or partial} can't be used ({error.strerror}), expected "
             "to install it: check the program and the cache's folder"
         ) from None
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
         on_progress(f"install {name}", 1, 1)
     return home
+
+
+def _make_environment(name: str, peer: Peer, place: Path, held: int) -> None:
+    """Install a peer; what is started for it holds the lock too, and lives on after a kill."""
+    place.mkdir()
+    if peer.script.suffix == ".py":
+        _install([sys.executable, "-m", "venv", "--without-pip", str(place)], name, held)
+        pip = [sys.executable, "-m", "pip", "--python", str(place / "bin" / "python")]
+        tool = [*pip, "install", "--quiet", "--no-compile"]
+    else:
+        quiet = ("--ignore-scripts", "--no-audit", "--no-fund")
+        tool = ["npm", "install", *quiet, "--prefix", str(place)]
+    if peer.packages:
+        _install([*tool, *peer.packages], name, held)
 
 
 def run_script(
@@ -238,8 +251,8 @@ def _python(home: Path) -> list[str]:
     return [str(home / "bin" / "python"), "-I"]
 
 
-def _install(command: list[str], name: str) -> None:
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
+def _install(command: list[str], name: str, held: int) -> None:
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, pass_fds=(held,))
     if done.returncode != 0:
         raise _failure(name, "to install it", done.stderr)
 

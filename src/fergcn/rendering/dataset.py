@@ -128,7 +128,9 @@ def render_dataset(
         on_progress(done, len(requests))
     render = partial(_render_one, output, config)
     with closing(run_tasks(render, todo, workers or num_cores())) as rendered:
-        for _ in rendered:
+        for _, outcome in rendered:
+            if isinstance(outcome, FergcnError):
+                raise outcome
             done += 1
             if on_progress:
                 on_progress(done, len(requests))

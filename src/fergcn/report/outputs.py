@@ -1,10 +1,13 @@
 """The folder of results of a video: tables, summary and timeline; and the table of all videos."""
 
 import csv
+import errno
 import io
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +23,7 @@ from fergcn.analysis.config import AnalysisConfig
 from fergcn.analysis.network import FaceNetwork
 from fergcn.analysis.tables import Row, table_columns
 from fergcn.expressions import FergcnError
-from fergcn.files import write_text
+from fergcn.files import lock, write_text
 from fergcn.report.annotations import render_eaf, render_srt
 from fergcn.report.timeline import plot_timeline
 
@@ -45,9 +48,10 @@ class ResultWriter:
 
     Each row goes into a CSV table in `<directory>.partial` and from there to the disk's cache at
     once, so that whole rows can be read while the work goes on, and after this process is killed.
-    `finish` makes the rest from these tables and swaps the folder in. A result that was there is
-    replaced then, and with it what was made from it (`RESULT_FILES`); any other file in the
-    directory stays. An error leaves the partial folder if there is a row in it.
+    `finish` makes the rest from these tables; more may be written into `partial` then. When the
+    block ends without an error after that, the folder is swapped in. A result that was there is
+    replaced, and with it what was made from it (`RESULT_FILES`); any other file in the directory
+    stays. An error leaves the partial folder if there is a row in it.
 
     Args:
         directory: the folder to write.
@@ -56,7 +60,7 @@ class ResultWriter:
         video: the file, for ELAN to play; None for a live source.
 
     Raises:
-        FergcnError: there is a file of that name.
+        FergcnError: there is a file of that name, or another process writes this folder.
     """
 
     def __init__(
@@ -73,19 +77,22 @@ class ResultWriter:
         self.directory = directory
         self.video = video
         self.partial = directory.with_name(directory.name + ".partial")
-        if self.partial.exists():
-            shutil.rmtree(self.partial)
-        self.partial.mkdir(parents=True)
+        self._lock = _take_partial(self.partial)
         self._has_rows = False
+        self._is_whole = False
         # Line by line: what is in the file is always whole rows.
         self._files: list[TextIO] = []
         self._tables = {}
-        for name, columns in table_columns(expressions, contributions).items():
-            path = self.partial / f"{name}.csv"
-            file = path.open("w", buffering=1, newline="", encoding="utf-8")
-            self._files.append(file)
-            self._tables[name] = csv.writer(file, lineterminator="\n")
-            self._tables[name].writerow(columns)
+        try:
+            for name, columns in table_columns(expressions, contributions).items():
+                path = self.partial / f"{name}.csv"
+                file = path.open("w", buffering=1, newline="", encoding="utf-8")
+                self._files.append(file)
+                self._tables[name] = csv.writer(file, lineterminator="\n")
+                self._tables[name].writerow(columns)
+        except OSError:
+            self._end()
+            raise
 
     def add(self, name: str, row: Row) -> None:
         """Append a row to a table."""
@@ -93,7 +100,7 @@ class ResultWriter:
         self._has_rows = True
 
     def finish(self, summary: dict[str, Any]) -> Analysis:
-        """Write what is made from the tables, and give the folder its name.
+        """Write what is made from the tables.
 
         `frames.parquet` is made here, in pieces: a Parquet file can't be read before it is whole.
 
@@ -103,7 +110,8 @@ class ResultWriter:
         Returns:
             What `read_results` reads.
         """
-        self._close()
+        for file in self._files:
+            file.close()
         _convert_to_parquet(self.partial / "frames.csv", self.partial / "frames.parquet")
         text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
         # Bytes in a file's name that are no text become JSON's own escapes.
@@ -116,12 +124,17 @@ class ResultWriter:
         eaf = render_eaf(segments, track_ids, self.video, self.directory)
         write_text(self.partial / "segments.eaf", eaf)
         plot_timeline(analysis).savefig(self.partial / "timeline.png", dpi=140)
-        _swap_in(self.partial, self.directory)
+        self._is_whole = True
         return analysis
 
-    def _close(self) -> None:
+    def _end(self) -> None:
+        """Let go of everything; a folder without a row goes."""
         for file in self._files:
-            file.close()
+            with suppress(OSError):  # a full disk has been noticed before
+                file.close()
+        if not (self._has_rows or self._is_whole):
+            shutil.rmtree(self.partial, ignore_errors=True)
+        os.close(self._lock)
 
     def __enter__(self) -> "ResultWriter":
         return self
@@ -132,9 +145,35 @@ class ResultWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._close()
-        if not self._has_rows:
-            shutil.rmtree(self.partial, ignore_errors=True)
+        try:
+            if kind is None and self._is_whole:
+                _swap_in(self.partial, self.directory)
+        finally:
+            self._end()
+
+
+def _take_partial(partial: Path) -> int:
+    """Make an empty folder that is this process's own → the descriptor that holds it."""
+    while True:
+        partial.mkdir(parents=True, exist_ok=True)
+        try:
+            held = lock(partial, wait=False)
+        except BlockingIOError:
+            raise FergcnError(
+                f"{partial}: found that another run is writing here, expected to be alone: wait "
+                "for it, or choose another folder with -o"
+            ) from None
+        except FileNotFoundError:
+            continue  # it has just got its final name
+        if partial.exists() and os.path.samestat(os.fstat(held), partial.stat()):
+            break
+        os.close(held)
+    for entry in partial.iterdir():  # left by a run that was stopped
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    return held
 
 
 def write_analysis(analysis: Analysis, directory: Path, video: Path | None = None) -> None:
@@ -210,7 +249,7 @@ def _convert_to_parquet(source: Path, target: Path) -> None:
 
 
 class VideoTable:
-    """`videos.csv`: one line for each video, written as it ends.
+    """`videos.csv`: one line for each video, written as it ends; several runs may share it.
 
     Args:
         path: the table. Lines there about other videos stay, those about `files` go.
@@ -224,22 +263,17 @@ class VideoTable:
         self.path = path
         files = set(files)
         lines = [dict(zip(VIDEO_COLUMNS, VIDEO_COLUMNS, strict=True))]
-        if path.is_file():
-            with path.open(newline="", encoding="utf-8", errors="replace") as file:
-                others = (row for row in csv.DictReader(file) if row.get("file"))
-                lines += [row for row in others if row["file"] not in files]
-        text = io.StringIO()
-        writer = csv.DictWriter(
-            text, VIDEO_COLUMNS, restval="", extrasaction="ignore", lineterminator="\n"
-        )
-        writer.writerows(lines)
-        try:
+        with self._held():
+            if path.is_file():
+                with path.open(newline="", encoding="utf-8", errors="replace") as file:
+                    others = (row for row in csv.DictReader(file) if row.get("file"))
+                    lines += [row for row in others if row["file"] not in files]
+            text = io.StringIO()
+            writer = csv.DictWriter(
+                text, VIDEO_COLUMNS, restval="", extrasaction="ignore", lineterminator="\n"
+            )
+            writer.writerows(lines)
             write_text(path, text.getvalue())
-        except OSError as error:
-            raise FergcnError(
-                f"{path}: found it can't be written ({error.strerror}), expected a folder with "
-                "room: choose another with -o"
-            ) from None
 
     def add(self, file: str, summary: Mapping[str, Any] | None, note: str = "") -> None:
         """Append a line.
@@ -248,6 +282,9 @@ class VideoTable:
             file: the video.
             summary: of its analysis; None where it failed.
             note: what else there is to say.
+
+        Raises:
+            FergcnError: the table can't be written; it is as it was.
         """
         row: list[object] = [file, "failed", "", "", "", note]
         if summary is not None:
@@ -255,8 +292,30 @@ class VideoTable:
             longest = max(tracks, key=lambda track: track["num_frames"], default=None)
             expression = "" if longest is None else longest["expression"]
             row = [file, "done", len(tracks), expression, summary["counts"]["segments"], note]
-        with self.path.open("a", newline="", encoding="utf-8", errors="backslashreplace") as table:
-            csv.writer(table, lineterminator="\n").writerow(row)
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(row)
+        line = text.getvalue().encode(errors="backslashreplace")
+        with self._held(), self.path.open("ab", buffering=0) as table:
+            size = table.seek(0, io.SEEK_END)
+            if table.write(line) < len(line):  # part of a line would spoil the next one
+                table.truncate(size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Let no other run write meanwhile, and say in one line what goes wrong."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            held = lock(self.path.parent)
+            try:
+                yield
+            finally:
+                os.close(held)
+        except OSError as error:
+            raise FergcnError(
+                f"{self.path}: found it can't be written ({error.strerror}), expected a folder "
+                "with room: choose another with -o"
+            ) from None
 
 
 def is_current(
