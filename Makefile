@@ -52,7 +52,8 @@ checkpoint: .venv/.installed-dev $(FACE_API)
 	$(BIN)/fergcn train stills data/stills -o runs/backbone --config configs/backbone.toml
 	$(BIN)/fergcn evaluate stills data/stills --checkpoint rendered-only --peers face-api --json data/face-api/scores.json
 	$(BIN)/fergcn train stills data/stills -o runs/checkpoint --config configs/checkpoint.toml
-	cp runs/checkpoint/checkpoint/* src/fergcn/checkpoints/default
+	$(BIN)/fergcn calibrate runs/checkpoint/checkpoint stills data/stills --hold-out 5 -o runs/calibrated
+	cp runs/calibrated/* src/fergcn/checkpoints/default
 
 $(FACE_API):
 	npm install --no-save --ignore-scripts --prefix data/face-api @vladmandic/face-api@1.7.15

@@ -273,23 +273,23 @@ def test_short_gaps_are_closed_and_long_ones_are_not() -> None:
 
 
 def test_expression_that_turns_into_another_is_divided() -> None:
-    values = [0.8] * 8 + [0.9] * 8
-    assert segments_of(values, "s" * 8 + "h" * 8) == [
-        ("sadness", 0, 0, 0.7, 0.8),
-        ("happiness", 0.8, 0.8, 1.5, 0.9),
+    values = [0.8] * 12 + [0.9] * 12
+    assert segments_of(values, "s" * 12 + "h" * 12) == [
+        ("sadness", 0, 0, 1.1, 0.8),
+        ("happiness", 1.2, 1.2, 2.3, 0.9),
     ]
-    assert segments_of(values, "s" * 6 + "hs" + "s" * 8) == [("sadness", 0, 0.8, 1.5, 0.9)]
+    assert segments_of(values, "s" * 10 + "hs" + "s" * 12) == [("sadness", 0, 1.2, 2.3, 0.9)]
 
 
 def test_what_nobody_can_name_is_no_segment() -> None:
     """Over the first half three expressions share the probability, then one has most of it."""
-    shares = np.array([[0.36, 0.33, 0.31]] * 8 + [[0.1, 0.8, 0.1]] * 8)
-    probs = np.hstack([0.9 * shares, np.full((16, 1), 0.1)])
+    shares = np.array([[0.36, 0.33, 0.31]] * 12 + [[0.1, 0.8, 0.1]] * 12)
+    probs = np.hstack([0.9 * shares, np.full((24, 1), 0.1)])
     names = ("anger", "fear", "sadness", "neutral")
 
     def found(**changes: float) -> list[str]:
         segments = find_segments(
-            np.arange(16) / 10, np.full(16, 0.9), probs, names, SegmentConfig(**changes)
+            np.arange(24) / 10, np.full(24, 0.9), probs, names, SegmentConfig(**changes)
         )
         return [segment.expression for segment in segments]
 

@@ -417,12 +417,14 @@ def learned(
 def test_random_labels_lead_to_chance(
     many_clips: list[Clip], learned: tuple[Path, CrossvalResult], tmp_path: Path
 ) -> None:
-    low, _ = learned[1].summary["rules"]["last"]["accuracy_ci"]
-    assert low > 0.45  # there is something to learn
+    learned_low, _ = learned[1].summary["rules"]["last"]["accuracy_ci"]
+    assert learned_low > 0.45  # there is something to learn
     control = replace(THREE, random_labels=True)
     random = crossvalidate(many_clips, tmp_path, PER_CLIP, LEARNING, control)
     low, high = random.summary["rules"]["last"]["accuracy_ci"]
-    assert low <= 1 / 3 <= high
+    # Labels that fold by fold are rarer in training are more frequent in the test: below chance is
+    # no leak.
+    assert low <= 1 / 3 and high < learned_low
     assert (random.predictions["target"] == learned[1].predictions["target"]).all()
 
 

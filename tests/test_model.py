@@ -13,6 +13,7 @@ from torch import nn
 
 from conftest import TINY, tiny_config
 from fergcn.model import FERGCN, GraphConvolution, GraphHead, ModelConfig, intensity_weights
+from fergcn.model.fergcn import GAIN
 from fergcn.model.graph import BiLSTMFusion, ConcatBiLSTM, resample_adjacency
 
 
@@ -234,13 +235,16 @@ def test_every_ablation_trains_all_of_its_parameters(
 
 
 def per_clip_head(**changes: float) -> GraphHead:
-    """A head with per-clip adjacency whose A is not the identity, in float64."""
+    """A head with per-clip adjacency whose A is not the identity, in float64.
+
+    `changes`: what strength and sharpness are worth.
+    """
     torch.manual_seed(9)
     head = GraphHead(head_config(adjacency="per_clip")).double()
     with torch.no_grad():
         head.adjacency.add_(0.3 * torch.randn_like(head.adjacency))
         for name, value in changes.items():
-            getattr(head, name).fill_(value)
+            getattr(head, name).fill_(value / GAIN)
     return head
 
 

@@ -21,6 +21,10 @@ from fergcn.model.graph import (
     resample_adjacency,
 )
 
+GAIN = 30.0
+"""How much strength and sharpness are worth: they are single numbers, and steps as small as those
+of a weight among many would leave them near 0."""
+
 
 class GraphHead(nn.Module):
     """From frame features to logits: graph modules, fusion, linear classifier.
@@ -79,7 +83,7 @@ class GraphHead(nn.Module):
         if self.intensity is not None:
             u = torch.sigmoid(self.intensity(features))  # (B, N)
             shared = resample_adjacency(adjacency, features.shape[1])
-            adjacency = shared + self.strength * u[:, None, :]  # every row of the term is u
+            adjacency = shared + GAIN * self.strength * u[:, None, :]  # every row of the term is u
         return [adjacency] * len(self.graph_modules)
 
     def intensity_scores(self, features: Tensor) -> Tensor:
@@ -133,7 +137,7 @@ class GraphHead(nn.Module):
             )
         shared = resample_adjacency(self.adjacency, num_frames).detach().mean(0)  # as in Eq. 7
         u = torch.sigmoid(self.intensity(features))
-        return torch.softmax(shared + self.sharpness * u, dim=-1)
+        return torch.softmax(shared + GAIN * self.sharpness * u, dim=-1)
 
     def frame_contributions(self, features: Tensor) -> Tensor:
         """Part of each frame in each logit, exactly: `w_i · (W h_i)`, Eq. 8 being linear.
