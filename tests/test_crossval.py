@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -287,6 +289,35 @@ def test_folds_in_processes_give_the_same_predictions(
     first = crossval.predictions[crossval.predictions["seed"] == 0]
     pd.testing.assert_frame_equal(parallel.predictions, first, atol=1e-4)
     assert reported[-1] == 3 * FROZEN.epochs
+
+
+def _train_for_long(clips: list[Clip], run: Path) -> None:
+    config = replace(FROZEN, epochs=100_000)
+    crossvalidate(clips, run, tiny_config(), config, THREE, None, 2)
+
+
+def test_folds_end_with_a_run_that_is_killed(coloured_clips: list[Clip], tmp_path: Path) -> None:
+    caller = get_context("spawn").Process(target=_train_for_long, args=(coloured_clips, tmp_path))
+    caller.start()
+    folds = [tmp_path / "seed_0" / f"fold_{fold:02d}" / "probs.npy" for fold in range(2)]
+    while not all(path.exists() for path in folds):
+        assert caller.is_alive()
+        time.sleep(0.1)
+    below = Path(f"/proc/{caller.pid}/task/{caller.pid}/children").read_text().split()
+    assert len(below) >= 2
+    caller.kill()
+    caller.join()
+    deadline = time.monotonic() + 20
+    while any(_is_running(pid) for pid in below):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _is_running(pid: str) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.parametrize("config", [FROZEN, FAST], ids=["frozen", "whole"])

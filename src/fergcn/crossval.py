@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from dataclasses import replace as changed
 from importlib.metadata import version
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from fergcn.training import (
     predict_probs,
     train_model,
 )
+from fergcn.workers import end_with
 
 FORMAT = 1
 """Version of a run's folder."""
@@ -548,8 +550,13 @@ def _run_tasks(tasks: Sequence[FoldTask], workers: int, report: Callable[[int], 
     workers = min(workers, len(tasks))
     epochs = context.Array("i", len(tasks))
     started = context.Value("i", 0)
+    # Only this process holds the writing end: folds end with it, however it ends. They resume.
+    lifeline, writing_end = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(epochs, started, workers)
+        workers,
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(epochs, started, workers, lifeline),
     )
     try:
         pending = {pool.submit(_run_task, index, task) for index, task in enumerate(tasks)}
@@ -564,17 +571,18 @@ def _run_tasks(tasks: Sequence[FoldTask], workers: int, report: Callable[[int], 
             "command again to go on, with fewer workers"
         ) from None
     finally:
-        for process in (pool._processes or {}).values():  # folds resume: nothing is lost
-            process.terminate()
+        writing_end.close()
         pool.shutdown(cancel_futures=True)
+        lifeline.close()
 
 
 _epochs: Any = None  # of a worker: shared array, epochs done in each task
 
 
-def _start_worker(epochs: Any, started: Any, workers: int) -> None:
+def _start_worker(epochs: Any, started: Any, workers: int, lifeline: Connection) -> None:
     global _epochs
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    end_with(lifeline)
     _epochs = epochs
     with started.get_lock():
         number = started.value

@@ -174,10 +174,15 @@ def _interrupts_held_back() -> Iterator[None]:
 def _start_worker(lifeline: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     cv2.setNumThreads(1)  # there is one worker per core already
-    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
+    end_with(lifeline)
 
 
-def _end_with_parent(lifeline: Connection) -> None:
-    with suppress(EOFError, OSError):
-        lifeline.recv_bytes()  # nothing is ever sent: this returns when the writing end is closed
-    os._exit(1)
+def end_with(lifeline: Connection) -> None:
+    """End this process when the writing end of a pipe is closed, by its parent or its death."""
+
+    def wait_for_end() -> None:
+        with suppress(EOFError, OSError):
+            lifeline.recv_bytes()  # nothing is ever sent: returns when the writing end is closed
+        os._exit(1)
+
+    threading.Thread(target=wait_for_end, daemon=True).start()
