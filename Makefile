@@ -62,7 +62,8 @@ checkpoint-rendered-only: .venv/.installed-dev
 	$(BIN)/fergcn render data/pretrain --config configs/rendered-only-backbone.toml
 	$(BIN)/fergcn train rendered-apex data/pretrain -o runs/rendered-only-backbone --config configs/rendered-only-backbone.toml
 	$(BIN)/fergcn train rendered data/pretrain -o runs/rendered-only --config configs/rendered-only.toml
-	cp runs/rendered-only/checkpoint/* src/fergcn/checkpoints/rendered-only
+	$(BIN)/fergcn calibrate runs/rendered-only/checkpoint rendered --other-people -o runs/rendered-only-calibrated
+	cp runs/rendered-only-calibrated/* src/fergcn/checkpoints/rendered-only
 
 # What the model cards say was measured: with STILLS=folder, of the people kept aside.
 SCORES := runs/scores
