@@ -13,9 +13,11 @@ import torch
 from cyclopts import Parameter
 from rich.table import Table
 from torch.nn import functional as F  # noqa: N812
+from torch.utils.flop_counter import FlopCounterMode
 
 from fergcn.analysis.config import AnalysisConfig
 from fergcn.analysis.network import FaceNetwork
+from fergcn.checkpoint import Checkpoint
 from fergcn.commands.peers import bench_peers
 from fergcn.commands.progress import progress_bars, stdout
 from fergcn.expressions import FergcnError
@@ -157,3 +159,22 @@ def _bench_video(video: Path) -> None:
         table.add_row(stage, f"{seconds:.2f}", f"{seconds / total:.0%}")
     table.add_row("total", f"{total:.2f}", "100%")
     stdout.print(table)
+    achieved, peak = _backbone_flops(checkpoint)
+    stdout.print(
+        f"backbone alone: {achieved:.0f} GFLOP/s, {achieved / peak:.0%} of the {peak:.0f} that "
+        "large matrix products reach on this machine"
+    )
+
+
+def _backbone_flops(checkpoint: Checkpoint) -> tuple[float, float]:
+    """GFLOP/s of the backbone over 32 faces and of a large matrix product, best of five each."""
+    model, side = checkpoint.model, checkpoint.crop
+    assert isinstance(model, FERGCN)
+    faces = torch.rand(AnalysisConfig().batch_size, 3, side, side)
+    matrix = torch.rand(2048, 2048)
+    with torch.inference_mode():
+        with FlopCounterMode(display=False) as counter:
+            model.backbone_features(faces)
+        backbone = min(_seconds(lambda: model.backbone_features(faces)) for _ in range(5))
+        product = min(_seconds(lambda: matrix @ matrix) for _ in range(5))
+    return counter.get_total_flops() / backbone / 1e9, 2 * 2048**3 / product / 1e9
