@@ -248,6 +248,7 @@ def print_controls(protocol: Protocol) -> None:
 def print_comparison(group: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print one group of variants, each paired with the reference over the same clips."""
     table = Table("variant", "accuracy", "UAR", "difference", "McNemar p", title=group)
+    table.columns[0].no_wrap = True
     known = any(row["intensity_claims"] for row in rows)
     if known:
         table.add_column("r of weights, of u")
