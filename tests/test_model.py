@@ -234,17 +234,14 @@ def test_every_ablation_trains_all_of_its_parameters(
         assert not head.adjacency.requires_grad
 
 
-def per_clip_head(**changes: float) -> GraphHead:
-    """A head with per-clip adjacency whose A is not the identity, in float64.
-
-    `changes`: what strength and sharpness are worth.
-    """
+def per_clip_head(strength: float = 0, sharpness: float = 0) -> GraphHead:
+    """A head with per-clip adjacency whose A is not the identity, in float64."""
     torch.manual_seed(9)
     head = GraphHead(head_config(adjacency="per_clip")).double()
     with torch.no_grad():
         head.adjacency.add_(0.3 * torch.randn_like(head.adjacency))
-        for name, value in changes.items():
-            getattr(head, name).fill_(value / GAIN)
+        head.strength.fill_(strength)
+        head.sharpness.fill_(sharpness / GAIN)
     return head
 
 

@@ -22,8 +22,8 @@ from fergcn.model.graph import (
 )
 
 GAIN = 30.0
-"""How much strength and sharpness are worth: they are single numbers, and steps as small as those
-of a weight among many would leave them near 0."""
+"""How much sharpness is worth: it is a single number, and steps as small as those of a weight among
+many would leave it near 0. Strength is not: large, it drowns each frame's own features in A."""
 
 
 class GraphHead(nn.Module):
@@ -83,7 +83,7 @@ class GraphHead(nn.Module):
         if self.intensity is not None:
             u = torch.sigmoid(self.intensity(features))  # (B, N)
             shared = resample_adjacency(adjacency, features.shape[1])
-            adjacency = shared + GAIN * self.strength * u[:, None, :]  # every row of the term is u
+            adjacency = shared + self.strength * u[:, None, :]  # every row of the term is u
         return [adjacency] * len(self.graph_modules)
 
     def intensity_scores(self, features: Tensor) -> Tensor:
