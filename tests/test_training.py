@@ -458,8 +458,9 @@ def test_intensity_is_learned_from_labels_alone(tmp_path: Path) -> None:
         expressions=expressions,
     )
     model = load_checkpoint(folder).model
+    assert isinstance(model, FERGCN)
     with torch.inference_mode():
-        scores = FeatureClassifier(model)  # type: ignore[arg-type]
+        scores = FeatureClassifier(model)
         u = torch.sigmoid(scores.intensity_scores(torch.from_numpy(wide[0]))).numpy()
     shown = np.array(truth) == 1
     assert u[shown].mean() > u[~shown].mean() + 0.4
