@@ -53,6 +53,7 @@ checkpoint: .venv/.installed-dev $(FACE_API)
 	$(BIN)/fergcn evaluate stills data/stills --checkpoint rendered-only --peers face-api --json data/face-api/scores.json
 	$(BIN)/fergcn train stills data/stills -o runs/checkpoint --config configs/checkpoint.toml
 	$(BIN)/fergcn calibrate runs/checkpoint/checkpoint stills data/stills --hold-out 5 -o runs/calibrated
+	$(BIN)/fergcn export runs/calibrated --in-place
 	cp runs/calibrated/* src/fergcn/checkpoints/default
 
 $(FACE_API):
@@ -63,6 +64,7 @@ checkpoint-rendered-only: .venv/.installed-dev
 	$(BIN)/fergcn train rendered-apex data/pretrain -o runs/rendered-only-backbone --config configs/rendered-only-backbone.toml
 	$(BIN)/fergcn train rendered data/pretrain -o runs/rendered-only --config configs/rendered-only.toml
 	$(BIN)/fergcn calibrate runs/rendered-only/checkpoint rendered --other-people -o runs/rendered-only-calibrated
+	$(BIN)/fergcn export runs/rendered-only-calibrated --in-place
 	cp runs/rendered-only-calibrated/* src/fergcn/checkpoints/rendered-only
 
 # What the model cards say was measured: with STILLS=folder, of the people kept aside.

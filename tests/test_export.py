@@ -1,18 +1,22 @@
 """Exported networks answer as torch does, whatever the batch and, where it is free, the length."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from conftest import tiny_config
-from fergcn.checkpoint import save_checkpoint
+from fergcn.analysis.network import FaceNetwork
+from fergcn.checkpoint import SHIPPED, save_checkpoint
 from fergcn.export import TOLERANCE, write_backbone, write_head
 from fergcn.model import FERGCN, GraphHead, VideoCNN
 
@@ -180,6 +184,56 @@ def test_an_export_is_checked_and_predicts_as_torch_does(
     (target / "notes.txt").write_text("mine")
     code, _, err = run("export", per_clip_checkpoint, "-o", target)
     assert code == 1 and "notes.txt" in err and err.count("\n") == 1
+
+
+def test_graphs_beside_the_weights(
+    run, per_clip_checkpoint: Path, face_video: Path, tmp_path: Path
+) -> None:
+    """They hold no weights of their own, and an analysis takes them by itself."""
+    folder = tmp_path / "with graphs"
+    shutil.copytree(per_clip_checkpoint, folder)
+    code, _, err = run("export", folder, "--in-place")
+    assert code == 0, err
+    tables = {}
+    for runtime, checkpoint in (("torch", per_clip_checkpoint), ("onnx", folder)):
+        place = tmp_path / runtime
+        code, _, err = run("predict", face_video, "-o", place, "--checkpoint", checkpoint)
+        assert code == 0, err
+        summary = json.loads((place / face_video.stem / "summary.json").read_text())
+        assert summary["runtime"] == runtime and summary["settings"]["runtime"] == "auto"
+        tables[runtime] = pd.read_csv(place / face_video.stem / "frames.csv")
+    pd.testing.assert_frame_equal(tables["torch"], tables["onnx"], rtol=1e-3, atol=1e-3)
+    assert not list(folder.glob("*.partial"))
+    weights = load_file(folder / "model.safetensors")
+    shared = set()
+    for name in ("backbone.onnx", "head.onnx"):
+        graph = onnx.load(folder / name, load_external_data=False).graph
+        stored = {value.name for value in graph.initializer if value.external_data}
+        shared |= {value.removesuffix(".stored").removeprefix("model.") for value in stored}
+        assert all(np.prod(v.dims) < 10 for v in graph.initializer if v.name not in stored)
+    assert shared <= weights.keys() and {"projection.weight", "head.classifier.weight"} <= shared
+    # Files that do not belong together are not run.
+    shutil.copytree(folder, tmp_path / "copy")
+    path = tmp_path / "copy" / "model.safetensors"
+    path.write_bytes(path.read_bytes() + b" ")
+    code, _, err = run("predict", face_video, "--checkpoint", tmp_path / "copy")
+    assert code == 1 and "model.safetensors: found another file" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_graphs_in_the_package_answer_as_its_weights(name: str) -> None:
+    by_onnx, by_torch = FaceNetwork(name, "cpu"), FaceNetwork(name, "cpu", "torch")
+    assert [by_onnx.runtime, by_torch.runtime] == ["onnx", "torch"]
+    side = by_torch.checkpoint.resize
+    faces = np.random.default_rng(0).integers(0, 256, (5, side, side, 3)).astype(np.uint8)
+    features, intensity = by_onnx.features(faces)
+    expected, expected_intensity = by_torch.features(faces)
+    np.testing.assert_allclose(features, expected, atol=TOLERANCE)
+    if expected_intensity is not None:
+        np.testing.assert_allclose(intensity, expected_intensity, atol=TOLERANCE)
+    windows = expected[np.random.default_rng(1).integers(0, 5, (3, by_torch.num_frames))]
+    for found, truth in zip(by_onnx.answers(windows), by_torch.answers(windows), strict=True):
+        np.testing.assert_allclose(found, truth, atol=TOLERANCE)
 
 
 def test_what_cant_be_exported_is_one_line(

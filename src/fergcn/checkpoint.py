@@ -1,6 +1,5 @@
 """Checkpoints: a folder with the weights (safetensors) and what they are (JSON), never a pickle."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from fergcn.expressions import FergcnError, sort_expressions
+from fergcn.files import file_sha256
 from fergcn.model import ModelConfig, Network, create_network
 
 WEIGHTS_FILE = "model.safetensors"
@@ -90,7 +90,7 @@ def save_checkpoint(
         "expressions": list(expressions),
         "resize": resize,
         "crop": crop,
-        "sha256": _sha256(partial / WEIGHTS_FILE),
+        "sha256": file_sha256(partial / WEIGHTS_FILE),
         "fergcn_version": version("fergcn"),
         "metadata": dict(metadata or {}),
     }
@@ -98,6 +98,11 @@ def save_checkpoint(
     if directory.exists():
         shutil.rmtree(directory)
     partial.replace(directory)
+
+
+def checkpoint_folder(source: str | Path) -> Path:
+    """The folder of a checkpoint, given as such or by a name in `SHIPPED`."""
+    return SHIPPED.get(str(source), Path(source))
 
 
 def load_checkpoint(source: str | Path = "default") -> Checkpoint:
@@ -109,14 +114,14 @@ def load_checkpoint(source: str | Path = "default") -> Checkpoint:
     Raises:
         FergcnError: there is none, it is not one of ours, or its weights don't fit it.
     """
-    directory = SHIPPED.get(str(source), Path(source))
+    directory = checkpoint_folder(source)
     card = _read_card(directory)
     weights = directory / WEIGHTS_FILE
     if not weights.exists():
         raise FergcnError(
             f"{directory}: found no {WEIGHTS_FILE}, expected one: copy the folder whole"
         )
-    if (digest := _sha256(weights)) != card["sha256"]:
+    if (digest := file_sha256(weights)) != card["sha256"]:
         raise FergcnError(
             f"{weights}: found other weights than {CARD_FILE} names, expected sha256 "
             f"{card['sha256'][:12]}…: copy the folder again"
@@ -167,11 +172,6 @@ def _read_card(directory: Path) -> dict[str, Any]:
             "it was written by another version of fergcn"
         )
     return card
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_training_state(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fergcn.cache import cache_dir
-from fergcn.checkpoint import Checkpoint
+from fergcn.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint
 from fergcn.clips import load_clip
 from fergcn.datasets.rendered import load_rendered
 from fergcn.exported import (
@@ -27,11 +27,9 @@ from fergcn.exported import (
     HEAD_FILE,
     PARITY_FILE,
     ExportedNetwork,
-    file_sha256,
-    missing_extra,
 )
 from fergcn.expressions import FergcnError
-from fergcn.files import write_json
+from fergcn.files import file_sha256, write_json
 from fergcn.model import FERGCN, IMAGENET_MEAN, IMAGENET_STD, GraphHead
 from fergcn.transforms import eval_transform
 
@@ -86,6 +84,62 @@ def export_network(
         FergcnError: the network has no frame features or torch can't export it, a package is not
             installed, or the folder holds something else.
     """
+    _check_place(directory)
+    partial = directory.with_name(f"{directory.name}.{os.getpid()}.partial")
+    try:
+        differences = _write_checked(checkpoint, partial, None, tolerance, on_progress)
+        if agrees(differences, tolerance):
+            if directory.exists():
+                shutil.rmtree(directory)
+            partial.replace(directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return differences
+
+
+def export_in_place(
+    directory: Path,
+    tolerance: float = TOLERANCE,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> list[Difference]:
+    """Write the files of `export_network` into a checkpoint's own folder.
+
+    They read the weights from the checkpoint's own file, so they are small, and an analysis finds
+    them by itself.
+
+    Args:
+        directory: of the checkpoint.
+        tolerance: largest absolute difference from torch.
+        on_progress: told (clips compared, clips in all).
+
+    Returns:
+        One entry for each output. Where one is beyond the tolerance, nothing was written.
+
+    Raises:
+        FergcnError: as `export_network` and `load_checkpoint`.
+    """
+    checkpoint = load_checkpoint(directory)
+    partial = directory / f"export.{os.getpid()}.partial"
+    try:
+        weights = directory / WEIGHTS_FILE
+        differences = _write_checked(checkpoint, partial, weights, tolerance, on_progress)
+        if agrees(differences, tolerance):
+            (directory / CARD_FILE).unlink(missing_ok=True)
+            for name in (BACKBONE_FILE, HEAD_FILE, PARITY_FILE, CARD_FILE):  # the card makes it one
+                (partial / name).replace(directory / name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return differences
+
+
+def _write_checked(
+    checkpoint: Checkpoint,
+    directory: Path,
+    weights: Path | None,
+    tolerance: float,
+    on_progress: Callable[[int, int], None],
+) -> list[Difference]:
+    """Write all files, those with the weights in common read from `weights`, and compare."""
     model = checkpoint.model.to("cpu").eval()
     if not isinstance(model, FERGCN):
         raise FergcnError(
@@ -93,23 +147,21 @@ def export_network(
             "one of another network: backbone and head are exported one by one"
         )
     _check_packages()
-    _check_place(directory)
-    partial = directory.with_name(f"{directory.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        write_backbone(model, checkpoint.crop, partial / BACKBONE_FILE)
-        write_head(model, partial / HEAD_FILE)
-        write_json(partial / CARD_FILE, _card(checkpoint, model, partial))
-        differences = compare(checkpoint, ExportedNetwork(partial), on_progress)
-        report = {"tolerance": tolerance, "outputs": [asdict(entry) for entry in differences]}
-        write_json(partial / PARITY_FILE, report)
-        if agrees(differences, tolerance):
-            if directory.exists():
-                shutil.rmtree(directory)
-            partial.replace(directory)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    names = [BACKBONE_FILE, HEAD_FILE]
+    write_backbone(model, checkpoint.crop, directory / BACKBONE_FILE)
+    write_head(model, directory / HEAD_FILE)
+    if weights is not None:
+        shutil.copyfile(weights, directory / WEIGHTS_FILE)
+        for name in names:
+            share_weights(directory / name, directory / WEIGHTS_FILE)
+        names.append(WEIGHTS_FILE)
+    hashes = {name: file_sha256(directory / name) for name in names}
+    write_json(directory / CARD_FILE, _card(checkpoint, model, hashes))
+    differences = compare(checkpoint, ExportedNetwork(directory), on_progress)
+    report = {"tolerance": tolerance, "outputs": [asdict(entry) for entry in differences]}
+    write_json(directory / PARITY_FILE, report)
     return differences
 
 
@@ -304,6 +356,7 @@ def _write(
                 dynamic_shapes=(free,),
                 opset_version=OPSET,
                 verbose=False,
+                optimize=False,  # folded weights would be others than the checkpoint's
             )
         except torch.onnx.OnnxExporterError as error:
             raise FergcnError(
@@ -318,10 +371,48 @@ def _write(
             f"found a network that torch exports for {shape} alone, expected any batch: "
             "use another backbone or --runtime torch"
         )
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # where in whose files torch met it
     program.save(path)
 
 
-def _card(checkpoint: Checkpoint, model: FERGCN, files: Path) -> dict[str, Any]:
+def share_weights(path: Path, weights: Path) -> None:
+    """Let an ONNX file read the weights that it has in common with a checkpoint from that.
+
+    Args:
+        path: the ONNX file; it is replaced.
+        weights: the checkpoint's safetensors file, in the same folder; what is float16 there is
+            cast when the ONNX file is opened.
+    """
+    import onnx
+
+    kinds = {"F16": onnx.TensorProto.FLOAT16, "F32": onnx.TensorProto.FLOAT}
+    with weights.open("rb") as file:  # its length in 8 bytes, the header in JSON, the values
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    network = onnx.load(path)
+    casts = []
+    for tensor in network.graph.initializer:
+        stored = header.get(tensor.name.removeprefix("model."))
+        if stored is None or stored["shape"] != list(tensor.dims) or stored["dtype"] not in kinds:
+            continue
+        kind = kinds[stored["dtype"]]
+        if kind != tensor.data_type:
+            name, tensor.name = tensor.name, f"{tensor.name}.stored"
+            casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], to=tensor.data_type))
+            tensor.data_type = kind
+        start, end = stored["data_offsets"]
+        onnx.external_data_helper.set_external_data(
+            tensor, weights.name, offset=8 + length + start, length=end - start
+        )
+        tensor.ClearField("raw_data")
+    nodes = [*casts, *network.graph.node]
+    del network.graph.node[:]
+    network.graph.node.extend(nodes)
+    path.write_bytes(network.SerializeToString())
+
+
+def _card(checkpoint: Checkpoint, model: FERGCN, hashes: dict[str, str]) -> dict[str, Any]:
     head = model.head
     return {
         "format": FORMAT,
@@ -334,7 +425,7 @@ def _card(checkpoint: Checkpoint, model: FERGCN, files: Path) -> dict[str, Any]:
         "any_num_frames": is_per_clip(model),
         "classifier_bias": head.classifier.bias.tolist() if isinstance(head, GraphHead) else None,
         "checkpoint_sha256": checkpoint.sha256,
-        "files": {name: file_sha256(files / name) for name in (BACKBONE_FILE, HEAD_FILE)},
+        "files": hashes,
         "opset": OPSET,
         "versions": {
             name: version(name) for name in ("fergcn", "torch", "onnx", "onnxscript", "onnxruntime")
@@ -346,10 +437,12 @@ def _card(checkpoint: Checkpoint, model: FERGCN, files: Path) -> dict[str, Any]:
 def _check_packages() -> None:
     try:
         import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise missing_extra(error) from None
+        raise FergcnError(
+            f"found no package {error.name}, expected the extra export: "
+            "run pip install 'fergcn[export]'"
+        ) from None
 
 
 def _check_place(directory: Path) -> None:

@@ -1,6 +1,5 @@
 """An exported network: ONNX files and the card that says what they are, run by ONNX Runtime."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fergcn.expressions import FergcnError
+from fergcn.files import file_sha256
 from fergcn.model import ModelConfig
 from fergcn.transforms import eval_transform
 from fergcn.workers import num_cores
@@ -30,7 +30,7 @@ class ExportedNetwork:
         threads: of ONNX Runtime; None takes every core that this process may use.
 
     Raises:
-        FergcnError: ONNX Runtime is not installed, or the folder is not an export or is damaged.
+        FergcnError: the folder is not an export or is damaged.
     """
 
     device = "cpu"
@@ -52,8 +52,10 @@ class ExportedNetwork:
         self.classifier_bias: list[float] | None = card["classifier_bias"]
         """Of each class's logit, beside the frames' contributions; None where there are none."""
         threads = threads or num_cores()
-        self._backbone = _open(directory / BACKBONE_FILE, card["files"][BACKBONE_FILE], threads)
-        self._head = _open(directory / HEAD_FILE, card["files"][HEAD_FILE], threads)
+        for name, sha256 in card["files"].items():
+            _check_unchanged(directory / name, sha256)
+        self._backbone = _open(directory / BACKBONE_FILE, threads)
+        self._head = _open(directory / HEAD_FILE, threads)
 
     def features(self, faces: NDArray[np.uint8]) -> tuple[Floats, Floats | None]:
         """Describe single faces.
@@ -96,20 +98,6 @@ def is_export(directory: Path) -> bool:
     return (directory / CARD_FILE).is_file()
 
 
-def file_sha256(path: Path) -> str:
-    """Hash of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def missing_extra(error: ImportError) -> FergcnError:
-    """The error that names a package of the extra `export`, and what to do."""
-    return FergcnError(
-        f"found no package {error.name}, expected the extra export: "
-        "run pip install 'fergcn[export]'"
-    )
-
-
 def _read_card(directory: Path) -> dict[str, Any]:
     path = directory / CARD_FILE
     try:
@@ -125,18 +113,21 @@ def _read_card(directory: Path) -> dict[str, Any]:
     return card
 
 
-def _open(path: Path, sha256: str, threads: int) -> Any:
-    """Open one file as a session; `Any` because ONNX Runtime has no types."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise missing_extra(error) from None
+def _check_unchanged(path: Path, sha256: str) -> None:
     if not path.is_file() or file_sha256(path) != sha256:
         found = "another file than its card names" if path.is_file() else "no such file"
         raise FergcnError(f"{path}: found {found}, expected it unchanged: export again")
+
+
+def _open(path: Path, threads: int) -> Any:
+    """Open one file as a session; `Any` because ONNX Runtime has no types."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Faces are searched in another thread meanwhile: threads that wait must not take its core.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors; what it warns of is how it optimises
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 

@@ -312,6 +312,7 @@ def summarize(
         "tracks": tally.track_answers(config.sure_from),
         "warnings": warnings,
         "device": network.device,
+        "runtime": network.runtime,
         "timings_s": {
             **{stage: round(seconds, 3) for stage, seconds in stopwatch.seconds.items()},
             "total": round(total_s, 3),

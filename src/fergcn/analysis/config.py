@@ -7,6 +7,8 @@ from fergcn.analysis.segments import SegmentConfig
 from fergcn.expressions import SURE_FROM
 from fergcn.faces.detect import MTCNN_INPUT_SIZE
 
+Runtime = Literal["auto", "torch", "onnx"]
+
 
 @dataclass(frozen=True)
 class AnalysisConfig:
@@ -41,8 +43,9 @@ class AnalysisConfig:
     """Also keep what each frame contributed to each window's answer."""
     device: str = "auto"
     """Where the network runs: `cpu`, `cuda`, or `auto` for a GPU if there is one."""
-    runtime: Literal["torch", "onnx"] = "torch"
-    """What runs the network: torch, or ONNX Runtime on the CPU (extra `export`)."""
+    runtime: Runtime = "auto"
+    """What runs the network: `torch`, `onnx` for ONNX Runtime on the CPU, or `auto` for ONNX
+    Runtime where the checkpoint has the files for it and no GPU is used."""
     segments: SegmentConfig = field(default_factory=SegmentConfig)
     """When an expression counts as shown."""
 

@@ -1,13 +1,13 @@
 """The two calls that an analysis makes to the network: faces to features, features to answers."""
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fergcn.checkpoint import Checkpoint, load_checkpoint
+from fergcn.analysis.config import Runtime
+from fergcn.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint
 from fergcn.export import cached_export
 from fergcn.exported import ExportedNetwork, is_export
 from fergcn.expressions import FergcnError
@@ -24,8 +24,9 @@ class FaceNetwork:
         checkpoint: a folder or a name as in `load_checkpoint`, or one that is loaded already; its
             network is moved to the device. With the runtime `onnx` the folder may be an export.
         device: `cpu`, `cuda`, or `auto` for a GPU if there is one.
-        runtime: `torch`, or `onnx` for ONNX Runtime on the CPU; a checkpoint is then exported into
-            the user's cache folder first, unless that was done before.
+        runtime: `torch`, `onnx` for ONNX Runtime on the CPU, or `auto` for ONNX Runtime where no
+            GPU is used and the folder holds the files for it. With `onnx`, a checkpoint without
+            them is first exported into the user's cache folder, unless that was done before.
 
     Raises:
         FergcnError: there is no such checkpoint or device, or its network has no frame features;
@@ -36,12 +37,18 @@ class FaceNetwork:
         self,
         checkpoint: str | Path | Checkpoint,
         device: str = "auto",
-        runtime: Literal["torch", "onnx"] = "torch",
+        runtime: Runtime = "auto",
     ) -> None:
         self.checkpoint: Checkpoint | ExportedNetwork
         self._model: FERGCN | ExportedNetwork
         self.classifier_bias: list[float] | None = None
         """Of each class's logit, beside the frames' contributions; None where there are none."""
+        if device == "auto":
+            on_gpu = torch.cuda.is_available() and runtime != "onnx"
+            device = "cuda" if on_gpu else "cpu"
+        if runtime == "auto":
+            runtime = "onnx" if device == "cpu" and _has_export(checkpoint) else "torch"
+        self.runtime = runtime
         if runtime == "onnx":
             exported = _open_export(checkpoint)
             self.checkpoint = self._model = exported
@@ -51,8 +58,6 @@ class FaceNetwork:
             return
         if not isinstance(checkpoint, Checkpoint):
             checkpoint = load_checkpoint(checkpoint)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = device
         self.checkpoint = checkpoint
         try:
@@ -128,10 +133,14 @@ class FaceNetwork:
         return self.answers(np.repeat(features[:, None], self.num_frames, axis=1))[0]
 
 
+def _has_export(checkpoint: str | Path | Checkpoint) -> bool:
+    return not isinstance(checkpoint, Checkpoint) and is_export(checkpoint_folder(checkpoint))
+
+
 def _open_export(checkpoint: str | Path | Checkpoint) -> ExportedNetwork:
     """Open an export, or that of a checkpoint, with as many threads as torch may use."""
-    if not isinstance(checkpoint, Checkpoint) and is_export(Path(checkpoint)):
-        directory = Path(checkpoint)
+    if not isinstance(checkpoint, Checkpoint) and _has_export(checkpoint):
+        directory = checkpoint_folder(checkpoint)
     else:
         if not isinstance(checkpoint, Checkpoint):
             checkpoint = load_checkpoint(checkpoint)

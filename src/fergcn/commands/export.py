@@ -7,9 +7,9 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.table import Table
 
-from fergcn.checkpoint import load_checkpoint
+from fergcn.checkpoint import checkpoint_folder, load_checkpoint
 from fergcn.commands.progress import progress_bars, stdout
-from fergcn.export import TOLERANCE, agrees, export_network
+from fergcn.export import TOLERANCE, agrees, export_in_place, export_network
 
 
 def export(
@@ -17,6 +17,7 @@ def export(
     /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("export"),
+    in_place: Annotated[bool, Parameter(negative="")] = False,
     tolerance: float = TOLERANCE,
 ) -> int:
     """Write a checkpoint as ONNX, for use without torch.
@@ -27,15 +28,20 @@ def export(
     Args:
         checkpoint: folder of a checkpoint, or the name of one in the package.
         output: folder of the export.
+        in_place: write into the checkpoint's own folder instead; the files then read the weights
+            from the checkpoint, and predict uses ONNX Runtime with it.
         tolerance: largest difference from torch; beyond it nothing is written.
     """
     with progress_bars() as progress:
-        differences = export_network(
-            load_checkpoint(checkpoint),
-            output,
-            tolerance,
-            lambda done, total: progress("clips compared", done, total),
-        )
+
+        def told(done: int, total: int) -> None:
+            progress("clips compared", done, total)
+
+        if in_place:
+            output = checkpoint_folder(checkpoint)
+            differences = export_in_place(output, tolerance, told)
+        else:
+            differences = export_network(load_checkpoint(checkpoint), output, tolerance, told)
     table = Table("output", "values", "largest", "largest difference from torch")
     for entry in differences:
         table.add_row(

@@ -10,13 +10,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from cyclopts import Parameter
 
 from fergcn.analysis.collect import Analysis, analyze_live, analyze_video
-from fergcn.analysis.config import AnalysisConfig
+from fergcn.analysis.config import AnalysisConfig, Runtime
 from fergcn.analysis.network import FaceNetwork
 from fergcn.analysis.tables import answer_text
 from fergcn.cluster import run_on_cluster
@@ -61,8 +61,8 @@ def predict(
             video on stdin.
         files_from: file that lists more of them, one in a line; - reads the list from stdin.
         output: folder of the results.
-        checkpoint: folder of a checkpoint, or the name of one in the package; with --runtime onnx
-            also what fergcn export wrote.
+        checkpoint: folder of a checkpoint or of what fergcn export wrote, or the name of one in the
+            package.
         overlay: also write overlay.mp4, the video with boxes and expressions.
         report: also write report.html, one page with everything.
         overwrite: analyse again what is there already.
@@ -250,9 +250,7 @@ def _warnings(name: str, analysis: Analysis) -> list[str]:
 
 
 @cache
-def _open_once(
-    checkpoint: str, device: str, runtime: Literal["torch", "onnx"], _threads: int
-) -> FaceNetwork:
+def _open_once(checkpoint: str, device: str, runtime: Runtime, _threads: int) -> FaceNetwork:
     return FaceNetwork(checkpoint, device, runtime)
 
 

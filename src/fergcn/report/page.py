@@ -199,7 +199,7 @@ def _provenance(analysis: Analysis) -> str:
         ),
         "versions": ", ".join(f"{key} {value}" for key, value in versions.items()),
         "time taken": f"{summary['timings_s']['total']:.1f} s, "
-        f"{summary['frames_per_s']} frames/s on {summary['device']}",
+        f"{summary['frames_per_s']} frames/s on {summary['device']} with {summary['runtime']}",
     }
     items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
     return f"<dl>{items}</dl>"
