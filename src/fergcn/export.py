@@ -344,6 +344,8 @@ def _write(
     outputs: list[str],
     path: Path,
 ) -> None:
+    from onnxscript import optimizer
+
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch warns of its own ways
         try:
@@ -356,7 +358,7 @@ def _write(
                 dynamic_shapes=(free,),
                 opset_version=OPSET,
                 verbose=False,
-                optimize=False,  # folded weights would be others than the checkpoint's
+                optimize=False,  # it would fold normalisation into weights, and share_weights none
             )
         except torch.onnx.OnnxExporterError as error:
             raise FergcnError(
@@ -371,6 +373,11 @@ def _write(
             f"found a network that torch exports for {shape} alone, expected any batch: "
             "use another backbone or --runtime torch"
         )
+    # A transposed weight would be another one than the checkpoint's.
+    optimizer.fold_constants(
+        program.model, should_fold=lambda node: False if node.op_type == "Transpose" else None
+    )
+    optimizer.remove_unused_nodes(program.model)
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # where in whose files torch met it
     program.save(path)
