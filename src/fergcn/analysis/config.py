@@ -20,7 +20,7 @@ class AnalysisConfig:
     """Time from one window's end to the next one's, in seconds. Smaller is smoother."""
     stride: int | None = None
     """The same in frames of the face; where it is given, it counts and `stride_s` does not."""
-    batch_size: int = 32
+    batch_size: int = 8
     """Faces that pass through the backbone at once; so many frames wait for them at most."""
     min_face_size: int = 40
     """Smaller faces are not looked for, in pixels. A larger value is faster."""

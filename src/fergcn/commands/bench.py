@@ -17,11 +17,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fergcn.analysis.config import AnalysisConfig
 from fergcn.analysis.network import FaceNetwork
-from fergcn.checkpoint import Checkpoint
+from fergcn.checkpoint import load_checkpoint
 from fergcn.commands.peers import bench_peers
 from fergcn.commands.progress import progress_bars, stdout
 from fergcn.expressions import FergcnError
 from fergcn.model import FERGCN, ModelConfig
+
+WINDOWS = 32
+"""Windows at stride 1 that are answered at once."""
 
 
 def bench(
@@ -110,11 +113,10 @@ def _network_ratios(
 def _sharing_ratio(repeats: int) -> float:
     """Time of windows at stride 1 that are run by themselves, over that of those of the engine."""
     network = FaceNetwork("default", "cpu")
-    checkpoint, windows = network.checkpoint, AnalysisConfig().batch_size
-    side = checkpoint.resize
+    side = network.checkpoint.resize
     rng = np.random.default_rng(0)
-    faces = rng.integers(0, 256, (windows + network.num_frames - 1, side, side, 3), dtype=np.uint8)
-    spans = [slice(start, start + network.num_frames) for start in range(windows)]
+    faces = rng.integers(0, 256, (WINDOWS + network.num_frames - 1, side, side, 3), dtype=np.uint8)
+    spans = [slice(start, start + network.num_frames) for start in range(WINDOWS)]
     before, _ = network.features(faces[: network.num_frames - 1])
 
     def by_themselves() -> None:
@@ -147,11 +149,9 @@ def _seconds(job: Callable[[], object]) -> float:
 
 def _bench_video(video: Path) -> None:
     from fergcn.analysis.collect import analyze
-    from fergcn.checkpoint import load_checkpoint
 
-    checkpoint = load_checkpoint("default")
-    analyze(video, checkpoint)  # warms up
-    summary = analyze(video, checkpoint).summary
+    analyze(video)  # warms up
+    summary = analyze(video).summary
     timings = dict(summary["timings_s"])
     total = timings.pop("total")
     table = Table("stage", "s", "share", title=f"{video.name}: {summary['frames_per_s']} frames/s")
@@ -159,22 +159,23 @@ def _bench_video(video: Path) -> None:
         table.add_row(stage, f"{seconds:.2f}", f"{seconds / total:.0%}")
     table.add_row("total", f"{total:.2f}", "100%")
     stdout.print(table)
-    achieved, peak = _backbone_flops(checkpoint)
+    achieved, peak = _backbone_flops()
     stdout.print(
         f"backbone alone: {achieved:.0f} GFLOP/s, {achieved / peak:.0%} of the {peak:.0f} that "
         "large matrix products reach on this machine"
     )
 
 
-def _backbone_flops(checkpoint: Checkpoint) -> tuple[float, float]:
-    """GFLOP/s of the backbone over 32 faces and of a large matrix product, best of five each."""
-    model, side = checkpoint.model, checkpoint.crop
+def _backbone_flops() -> tuple[float, float]:
+    """GFLOP/s of the default backbone, as an analysis runs it, and of a large matrix product."""
+    network, checkpoint = FaceNetwork("default", "cpu"), load_checkpoint("default")
+    model, batch = checkpoint.model, AnalysisConfig().batch_size
     assert isinstance(model, FERGCN)
-    faces = torch.rand(AnalysisConfig().batch_size, 3, side, side)
     matrix = torch.rand(2048, 2048)
+    faces = np.zeros((batch, checkpoint.resize, checkpoint.resize, 3), np.uint8)
     with torch.inference_mode():
         with FlopCounterMode(display=False) as counter:
-            model.backbone_features(faces)
-        backbone = min(_seconds(lambda: model.backbone_features(faces)) for _ in range(5))
-        product = min(_seconds(lambda: matrix @ matrix) for _ in range(5))
+            model.backbone_features(torch.zeros(batch, 3, checkpoint.crop, checkpoint.crop))
+        backbone = min(_seconds(lambda: network.features(faces)) for _ in range(9))
+        product = min(_seconds(lambda: matrix @ matrix) for _ in range(9))
     return counter.get_total_flops() / backbone / 1e9, 2 * 2048**3 / product / 1e9

@@ -123,7 +123,8 @@ class ResultWriter:
         write_text(self.partial / "segments.srt", render_srt(segments))
         eaf = render_eaf(segments, track_ids, self.video, self.directory)
         write_text(self.partial / "segments.eaf", eaf)
-        plot_timeline(analysis).savefig(self.partial / "timeline.png", dpi=140)
+        fast = {"compress_level": 3}
+        plot_timeline(analysis).savefig(self.partial / "timeline.png", dpi=140, pil_kwargs=fast)
         self._is_whole = True
         return analysis
 
