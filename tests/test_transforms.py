@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms.v2 import functional as F  # noqa: N812
 
+from fergcn.model import IMAGENET_MEAN, IMAGENET_STD
 from fergcn.transforms import (
     augment_clip,
     augment_wild,
@@ -15,6 +17,17 @@ def still_clip(size: int = 64) -> np.ndarray:
     """Six times the same picture."""
     image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
     return np.repeat(image[None], 6, axis=0)
+
+
+@pytest.mark.parametrize(
+    ("side", "resize", "crop"), [(64, 72, 60), (96, 40, 33), (41, 41, 32), (128, 50, 50)]
+)
+def test_evaluation_prepares_faces_as_torchvision_does(side: int, resize: int, crop: int) -> None:
+    faces = np.random.default_rng(0).integers(0, 256, (3, side, side, 3), dtype=np.uint8)
+    frames = F.resize(torch.from_numpy(faces).permute(0, 3, 1, 2), [resize] * 2, antialias=True)
+    frames = F.to_dtype(F.center_crop(frames, [crop, crop]), torch.float32, scale=True)
+    expected = F.normalize(frames, list(IMAGENET_MEAN), list(IMAGENET_STD))
+    torch.testing.assert_close(eval_transform(faces, resize, crop), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("epoch", range(8))

@@ -1,4 +1,7 @@
-"""From face crops to the tensors that a network takes."""
+"""From face crops to the tensors that a network takes.
+
+Only augmentation imports torchvision: it takes longer to import than a short video to analyse.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F  # noqa: N812
+from torch.nn.functional import interpolate
 
 from fergcn.model import IMAGENET_MEAN, IMAGENET_STD
 
@@ -21,9 +24,11 @@ def normalize(frames: Tensor) -> Tensor:
     Returns:
         float32 of the same shape.
     """
-    scaled = F.to_dtype(frames, torch.float32, scale=True)
-    normalized: Tensor = F.normalize(scaled, list(IMAGENET_MEAN), list(IMAGENET_STD))
-    return normalized
+    scaled = frames.float()
+    if not frames.is_floating_point():
+        scaled = scaled * (1 / 255)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (scaled - mean) / std
 
 
 def eval_transform(faces: NDArray[np.uint8], resize: int, crop: int) -> Tensor:
@@ -37,7 +42,8 @@ def eval_transform(faces: NDArray[np.uint8], resize: int, crop: int) -> Tensor:
     Returns:
         `(M, 3, crop, crop)` float32.
     """
-    return normalize(F.center_crop(_resized(faces, resize), [crop, crop]))
+    margin = round((resize - crop) / 2)
+    return normalize(_resized(faces, resize)[..., margin : margin + crop, margin : margin + crop])
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,8 @@ def augment_clip(
     Returns:
         `(N, 3, crop, crop)` float32.
     """
+    from torchvision.transforms.v2 import functional as F  # noqa: N812
+
     frames = _resized(faces, resize)
     margin = resize - crop
     top, left = round(augmentation.top * margin), round(augmentation.left * margin)
@@ -118,6 +126,8 @@ def augment_wild(faces: NDArray[np.uint8], key: Sequence[int], resize: int, crop
     Returns:
         `(N, 3, crop, crop)` float32.
     """
+    from torchvision.transforms.v2 import functional as F  # noqa: N812
+
     rng = np.random.default_rng(list(key))
     frames = F.to_dtype(_resized(faces, resize), torch.float32, scale=True)
     shift = (rng.normal(0, 0.02, 2) * resize).tolist()
@@ -154,5 +164,6 @@ def augment_wild(faces: NDArray[np.uint8], key: Sequence[int], resize: int, crop
 
 def _resized(faces: NDArray[np.uint8], resize: int) -> Tensor:
     frames = torch.from_numpy(faces).permute(0, 3, 1, 2)  # (M, H, W, 3) → (M, 3, H, W)
-    resized: Tensor = F.resize(frames, [resize, resize], antialias=True)
-    return resized
+    if frames.shape[2:] == (resize, resize):
+        return frames
+    return interpolate(frames, size=[resize, resize], mode="bilinear", antialias=True)

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from fergcn.analysis.config import Runtime
 from fergcn.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint
-from fergcn.export import cached_export
 from fergcn.exported import ExportedNetwork, is_export
 from fergcn.expressions import FergcnError
 from fergcn.model import FERGCN, GraphHead
@@ -144,5 +143,7 @@ def _open_export(checkpoint: str | Path | Checkpoint) -> ExportedNetwork:
     else:
         if not isinstance(checkpoint, Checkpoint):
             checkpoint = load_checkpoint(checkpoint)
+        from fergcn.export import cached_export  # what it needs takes long to import
+
         directory = cached_export(checkpoint)
     return ExportedNetwork(directory, torch.get_num_threads())
