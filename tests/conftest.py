@@ -24,6 +24,8 @@ from fergcn.video import write_video
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # some tests import ONNX Runtime themselves
+
 TINY = "mobilenetv3_small_050"  # the smallest backbone that behaves like a real one
 
 

@@ -1,7 +1,9 @@
 """Exported networks answer as torch does, whatever the batch and, where it is free, the length."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -234,6 +236,21 @@ def test_graphs_in_the_package_answer_as_its_weights(name: str) -> None:
     windows = expected[np.random.default_rng(1).integers(0, 5, (3, by_torch.num_frames))]
     for found, truth in zip(by_onnx.answers(windows), by_torch.answers(windows), strict=True):
         np.testing.assert_allclose(found, truth, atol=TOLERANCE)
+
+
+def test_nobody_is_told(tmp_path: Path) -> None:
+    """ONNX Runtime reports to its maker, and keeps a number for that, unless it is told not to."""
+    script = (
+        "import numpy as np; from fergcn.analysis.network import FaceNetwork;"
+        "network = FaceNetwork('rendered-only', 'cpu'); assert network.runtime == 'onnx';"
+        "network.features(np.zeros((1, 128, 128, 3), np.uint8))"
+    )
+    places = ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "TMPDIR")
+    leave_out = ("ORT_DISABLE_TELEMETRY", "CI", "GITHUB_ACTIONS")  # these silence it, too
+    kept = {name: value for name, value in os.environ.items() if name not in leave_out}
+    environment = kept | dict.fromkeys(places, str(tmp_path))
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=120)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_what_cant_be_exported_is_one_line(

@@ -1,6 +1,7 @@
 """An exported network: ONNX files and the card that says what they are, run by ONNX Runtime."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ PARITY_FILE = "parity.json"
 FORMAT = 1
 
 Floats = NDArray[np.float32]
+
+# From 1.29 on, ONNX Runtime gives the machine a lasting number and reports to its maker, unless
+# this is set before it is imported. Whoever wants that can set it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 class ExportedNetwork:
