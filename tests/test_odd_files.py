@@ -37,7 +37,10 @@ TIME_LIMIT_S = 900
 
 
 def run_predict(
-    *arguments: object, without_privileges: bool = False, max_file_size: int | None = None
+    *arguments: object,
+    without_privileges: bool = False,
+    max_file_size: int | None = None,
+    cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own; a traceback or a hang is a failure."""
 
@@ -59,6 +62,7 @@ def run_predict(
         # A first run would make the cache of fonts, which takes long and is more than a full disk.
         env={**os.environ, "MPLCONFIGDIR": matplotlib.get_cachedir()},
         preexec_fn=restrict,
+        cwd=cwd,
     )
     assert "Traceback" not in result.stderr, result.stderr
     assert all(line.startswith("fergcn: ") for line in result.stderr.splitlines()), result.stderr
@@ -193,17 +197,14 @@ def test_output_that_cannot_be_written(how: str, tmp_path: Path) -> None:
 @pytest.mark.nightly
 @pytest.mark.parametrize("max_file_size", [10, 200, 900, 4_000, 40_000])
 def test_a_disk_that_is_full_at_any_moment(max_file_size: int, tmp_path: Path) -> None:
-    """In videos.csv, the first header, a row, the Parquet file, the overlay: one line each.
-
-    With a long path, videos.csv may have no room for what happened to the video, either.
-    """
-    video, output = encode(tmp_path / "video.mp4", face_pictures()), tmp_path / "out"
-    options = ("-o", output, "--overlay", "--report", "--checkpoint", "rendered-only")
-    result = run_predict(video, *options, max_file_size=max_file_size)
+    """In videos.csv, the first header, a row, the Parquet file, the overlay: one line each."""
+    encode(tmp_path / "video.mp4", face_pictures())
+    output = tmp_path / "out"
+    # Short names: with long ones, videos.csv may have no room for the complaint, either.
+    options = ("-o", "out", "--overlay", "--report", "--checkpoint", "rendered-only")
+    result = run_predict("video.mp4", *options, max_file_size=max_file_size, cwd=tmp_path)
     assert result.returncode == 1
-    lines = result.stderr.splitlines()
-    assert 1 <= len(lines) <= 2 and len(set(lines)) == len(lines), result.stderr
-    assert all(", expected a folder with room" in line for line in lines), result.stderr
+    assert result.stderr.count("\n") == 1 and ", expected a folder with room" in result.stderr
     assert not (output / "video").exists()
     if (table := output / "videos.csv").exists():
         assert table.read_bytes().endswith(b"\n")
