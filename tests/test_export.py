@@ -213,12 +213,18 @@ def test_graphs_beside_the_weights(
         stored = {value.name for value in graph.initializer if value.external_data}
         shared |= {value.removesuffix(".stored").removeprefix("model.") for value in stored}
     assert shared <= weights.keys() and {"projection.weight", "head.classifier.weight"} <= shared
-    # Files that do not belong together are not run.
+    # Files that do not belong together, or that the card does not name, are not run.
     shutil.copytree(folder, tmp_path / "copy")
     path = tmp_path / "copy" / "model.safetensors"
     path.write_bytes(path.read_bytes() + b" ")
     code, _, err = run("predict", face_video, "--checkpoint", tmp_path / "copy")
     assert code == 1 and "model.safetensors: found another file" in err and err.count("\n") == 1
+    shutil.copytree(folder, tmp_path / "unnamed")
+    card_path = tmp_path / "unnamed" / "export.json"
+    card = json.loads(card_path.read_text())
+    card_path.write_text(json.dumps(card | {"files": {}}))
+    code, _, err = run("predict", face_video, "--checkpoint", tmp_path / "unnamed")
+    assert code == 1 and "backbone.onnx: found another file" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -30,6 +30,12 @@ def test_evaluation_prepares_faces_as_torchvision_does(side: int, resize: int, c
     torch.testing.assert_close(eval_transform(faces, resize, crop), expected, rtol=0, atol=1e-6)
 
 
+def test_normalising_stays_on_the_device() -> None:
+    """`meta` is the one device beside the CPU that every machine has."""
+    frames = torch.zeros(2, 3, 4, 4, dtype=torch.uint8, device="meta")
+    assert normalize(frames).device.type == "meta"
+
+
 @pytest.mark.parametrize("epoch", range(8))
 def test_all_frames_of_a_clip_get_the_same_draw(epoch: int) -> None:
     frames = augment_clip(still_clip(), draw_augmentation((0, epoch, 3)), resize=40, crop=32)

@@ -57,8 +57,9 @@ class ExportedNetwork:
         self.classifier_bias: list[float] | None = card["classifier_bias"]
         """Of each class's logit, beside the frames' contributions; None where there are none."""
         threads = threads or num_cores()
-        for name, sha256 in card["files"].items():
-            _check_unchanged(directory / name, sha256)
+        hashes = card["files"]
+        for name in sorted({BACKBONE_FILE, HEAD_FILE, *hashes}):
+            _check_unchanged(directory / name, hashes.get(name))
         self._backbone = _open(directory / BACKBONE_FILE, threads)
         self._head = _open(directory / HEAD_FILE, threads)
 
@@ -118,7 +119,7 @@ def _read_card(directory: Path) -> dict[str, Any]:
     return card
 
 
-def _check_unchanged(path: Path, sha256: str) -> None:
+def _check_unchanged(path: Path, sha256: str | None) -> None:
     if not path.is_file() or file_sha256(path) != sha256:
         found = "another file than its card names" if path.is_file() else "no such file"
         raise FergcnError(f"{path}: found {found}, expected it unchanged: export again")

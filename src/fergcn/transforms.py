@@ -27,8 +27,9 @@ def normalize(frames: Tensor) -> Tensor:
     scaled = frames.float()
     if not frames.is_floating_point():
         scaled = scaled * (1 / 255)
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return (scaled - mean) / std
+    mean, std = torch.tensor([IMAGENET_MEAN, IMAGENET_STD], device=frames.device).view(2, 3, 1, 1)
+    normalized: Tensor = (scaled - mean) / std
+    return normalized
 
 
 def eval_transform(faces: NDArray[np.uint8], resize: int, crop: int) -> Tensor:

@@ -21,7 +21,7 @@ class FaceNetwork:
 
     Args:
         checkpoint: a folder or a name as in `load_checkpoint`, or one that is loaded already; its
-            network is moved to the device. With the runtime `onnx` the folder may be an export.
+            network is moved to the device. But for the runtime `torch`, it may also be an export.
         device: `cpu`, `cuda`, or `auto` for a GPU if there is one.
         runtime: `torch`, `onnx` for ONNX Runtime on the CPU, or `auto` for ONNX Runtime where no
             GPU is used and the folder holds the files for it. With `onnx`, a checkpoint without
