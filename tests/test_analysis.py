@@ -18,7 +18,7 @@ import skimage.data
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageColor
 
 from conftest import tiny_config
 from fergcn.analysis import Analysis, AnalysisConfig, SegmentConfig, analyze, find_segments
@@ -32,7 +32,16 @@ from fergcn.report import apexes
 from fergcn.report.outputs import write_analysis
 from fergcn.report.overlay import write_overlay
 from fergcn.report.page import NO_PICTURES, write_report
-from fergcn.report.timeline import plot_timeline
+from fergcn.report.timeline import (
+    EXPRESSION_COLOURS,
+    LEFT,
+    PANEL_HEIGHT,
+    PANEL_TOP,
+    RIGHT,
+    TOP,
+    WIDTH,
+    draw_timeline,
+)
 from fergcn.transforms import eval_transform
 from fergcn.video import read_frames, write_video
 from odd_files import encode
@@ -420,10 +429,31 @@ def test_overlay_has_the_sound_of_the_video(tmp_path: Path, checkpoint: Checkpoi
     assert {p.name for p in tmp_path.iterdir()} == {"loud.mp4", "overlay.mp4"}
 
 
-def test_timeline_has_a_panel_for_each_face(result: Analysis) -> None:
-    figure = plot_timeline(with_segment(result))
-    assert [axes.get_ylabel() for axes in figure.axes] == ["face 0\nprobability"]
-    assert "happiness" in [text.get_text() for text in figure.axes[0].texts]
+def test_timeline_shows_the_tables_values(result: Analysis) -> None:
+    """Columns of pixels hold as much of each colour as the frame has of the probability."""
+    rows = np.random.default_rng(0).dirichlet(np.ones(8), size=11)
+    values = dict(zip(result.expressions, rows.T, strict=True)) | {"intensity": 1 - rows[:, -1]}
+    with_values = replace(with_segment(result), frames=result.frames.assign(**values))
+    page = np.asarray(draw_timeline(with_values)).astype(int)
+    panel = page[TOP : TOP + PANEL_HEIGHT, LEFT : WIDTH - RIGHT]
+    row_of_one = round(PANEL_HEIGHT * (1 - 1 / PANEL_TOP))
+    for x in range(10, panel.shape[1], 40):
+        time_s = x / panel.shape[1] * 1.1
+        for name in result.expressions:
+            off = np.abs(panel[:, x] - ImageColor.getrgb(EXPRESSION_COLOURS[name])).sum(1)
+            drawn = (off[row_of_one:] < 60).mean()
+            expected = np.interp(time_s, np.arange(11) / FPS, values[name])
+            # The line of the intensity and smoothed edges hide a few pixels.
+            assert abs(drawn - expected) < 0.04, (time_s, name)
+            # The bar of the segment goes from its onset to the end of its last frame.
+            assert (off[5] < 60) == (name == "happiness" and 0.2 <= time_s <= 1.0), (time_s, name)
+
+
+def test_timeline_of_any_length_has_round_times(result: Analysis) -> None:
+    for end_s in (0.03, 7.2, 119, 3600, 1e6):
+        frames = result.frames.copy()
+        frames["time_s"] *= end_s / frames["time_s"].max()
+        assert draw_timeline(replace(result, frames=frames)).width == WIDTH
 
 
 def test_page_is_self_contained_and_escapes_names(

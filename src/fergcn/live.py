@@ -12,6 +12,7 @@ from urllib.request import url2pathname
 
 import av
 import av.error
+from av.video.reformatter import VideoReformatter
 
 from fergcn.expressions import FergcnError
 from fergcn.video import (
@@ -124,6 +125,7 @@ class LiveSource:
             FergcnError: there was none.
         """
         index = 0
+        converter = VideoReformatter()
         size: tuple[int, int] | None = None
         while True:
             with self._changed:
@@ -135,7 +137,7 @@ class LiveSource:
                 self._newest = None
                 self._changed.notify_all()
             try:
-                image = upright_rgb(frame, self._pixel_ratio, size)
+                image = upright_rgb(frame, converter, self._pixel_ratio, size)
             except (av.error.FFmpegError, ValueError, MemoryError):
                 continue  # a picture in a form that can't be converted
             size = (image.shape[1], image.shape[0])

@@ -24,12 +24,10 @@ def normalize(frames: Tensor) -> Tensor:
     Returns:
         float32 of the same shape.
     """
-    scaled = frames.float()
-    if not frames.is_floating_point():
-        scaled = scaled * (1 / 255)
+    scaled = frames.float() if frames.is_floating_point() else frames * (1 / 255)
     mean, std = torch.tensor([IMAGENET_MEAN, IMAGENET_STD], device=frames.device).view(2, 3, 1, 1)
-    normalized: Tensor = (scaled - mean) / std
-    return normalized
+    centred: Tensor = scaled - mean
+    return centred.div_(std)
 
 
 def eval_transform(faces: NDArray[np.uint8], resize: int, crop: int) -> Tensor:
@@ -44,7 +42,15 @@ def eval_transform(faces: NDArray[np.uint8], resize: int, crop: int) -> Tensor:
         `(M, 3, crop, crop)` float32.
     """
     margin = round((resize - crop) / 2)
-    return normalize(_resized(faces, resize)[..., margin : margin + crop, margin : margin + crop])
+    frames = _resized(faces, resize)[..., margin : margin + crop, margin : margin + crop]
+    # As `normalize`, but in this thread alone: torch's others would wait for the cores on which the
+    # faces of the next frames are searched.
+    normalized = frames.numpy().astype(np.float32, order="C")
+    normalized *= np.float32(1 / 255)
+    mean, std = np.array([IMAGENET_MEAN, IMAGENET_STD], np.float32).reshape(2, 3, 1, 1)
+    normalized -= mean
+    normalized /= std
+    return torch.from_numpy(normalized)
 
 
 @dataclass(frozen=True)

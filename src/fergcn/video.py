@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import av.error
 import numpy as np
 from av.filter import Graph
 from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from fergcn.expressions import FergcnError
@@ -166,13 +167,14 @@ def read_frames(path: Path) -> Iterator[VideoFrame]:
     with open_video(path) as (container, stream, source):
         clock = Clock(1 / frame_rate(stream))
         ratio = pixel_ratio(stream)
+        converter = VideoReformatter()
         size: tuple[int, int] | None = None
         source.be_patient()  # opening may have taken long
         try:
             for frame in _without_combs(_decode(container, stream, source)):
                 stamp_s = frame.time if frame.time_base else None
                 try:
-                    image = upright_rgb(frame, ratio, size)
+                    image = upright_rgb(frame, converter, ratio, size)
                 except (av.error.FFmpegError, ValueError, MemoryError):
                     continue  # a picture in a form that can't be converted
                 size = (image.shape[1], image.shape[0])
@@ -492,11 +494,14 @@ def _filtered(graph: Graph, frame: Any) -> Iterator[Any]:
             return
 
 
-def upright_rgb(frame: Any, pixel_ratio: float, size: tuple[int, int] | None) -> Picture:
+def upright_rgb(
+    frame: Any, converter: VideoReformatter, pixel_ratio: float, size: tuple[int, int] | None
+) -> Picture:
     """Convert to RGB as it is to be shown.
 
     Args:
         frame: the decoded frame.
+        converter: one for all frames: preparing it takes longer than converting a frame.
         pixel_ratio: width of its pixels over their height; the shorter side is lengthened, so that
             nothing is lost.
         size: width and height of the first frame, into which others are fitted with black bars.
@@ -508,10 +513,9 @@ def upright_rgb(frame: Any, pixel_ratio: float, size: tuple[int, int] | None) ->
         scale = min(1.0, (MAX_PIXELS / (width * height)) ** 0.5)
     else:
         scale = min(size[swap] / width, size[not swap] / height)
-    stored = frame.reformat(
-        width=max(1, round(width * scale)), height=max(1, round(height * scale)), format="rgb24"
-    )
-    image: Picture = stored.to_ndarray()
+    columns, rows = (max(1, round(side * scale)) for side in (width, height))
+    stored = converter.reformat(frame, columns, rows, format="rgb24")
+    image = cast(Picture, stored.to_ndarray())
     if swap:
         image = image.transpose(1, 0, 2)
     if mirror:

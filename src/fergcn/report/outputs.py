@@ -25,7 +25,7 @@ from fergcn.analysis.tables import Row, table_columns
 from fergcn.expressions import FergcnError
 from fergcn.files import lock, write_text
 from fergcn.report.annotations import render_eaf, render_srt
-from fergcn.report.timeline import plot_timeline
+from fergcn.report.timeline import draw_timeline
 
 COMPLETE_FILES = (
     *("frames.csv", "frames.parquet", "windows.csv", "segments.csv", "segments.srt"),
@@ -123,8 +123,7 @@ class ResultWriter:
         write_text(self.partial / "segments.srt", render_srt(segments))
         eaf = render_eaf(segments, track_ids, self.video, self.directory)
         write_text(self.partial / "segments.eaf", eaf)
-        fast = {"compress_level": 3}
-        plot_timeline(analysis).savefig(self.partial / "timeline.png", dpi=140, pil_kwargs=fast)
+        draw_timeline(analysis).save(self.partial / "timeline.png", compress_level=3)
         self._is_whole = True
         return analysis
 

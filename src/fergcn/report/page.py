@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -16,8 +17,8 @@ from fergcn.analysis.tables import answer_text
 from fergcn.expressions import NOT_SURE
 from fergcn.files import write_text
 from fergcn.report.apexes import Apex, look_at_apexes
-from fergcn.report.document import figure_png, html_page, html_table, png_uri
-from fergcn.report.timeline import EXPRESSION_COLOURS, plot_timeline
+from fergcn.report.document import html_page, html_table, png_uri
+from fergcn.report.timeline import EXPRESSION_COLOURS, draw_timeline
 
 if TYPE_CHECKING:
     from fergcn.analysis.collect import Analysis
@@ -98,12 +99,14 @@ def render_report(analysis: Analysis, apexes: Mapping[int, Apex] | None) -> str:
         f'<p class="note"><strong>Note:</strong> {escape(text)}</p>' for text in summary["warnings"]
     )
     limits = "".join(f"<li>{escape(text)}</li>" for text in LIMITS)
+    timeline = io.BytesIO()
+    draw_timeline(analysis).save(timeline, "png", optimize=True)
     body = f"""<h1>Expressions in {name}</h1>
 <p>{facts}</p>
 {warnings}
 <h2>Timeline</h2>
 <img class="timeline" alt="Probability of each expression over time, one panel for each face; the
-tables below hold the numbers." src="{png_uri(figure_png(plot_timeline(analysis)))}">
+tables below hold the numbers." src="{png_uri(timeline.getvalue())}">
 <h2>Faces</h2>
 {_faces_table(analysis)}
 <h2>Segments</h2>
