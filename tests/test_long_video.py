@@ -35,7 +35,7 @@ def main(minutes: int, directory: Path) -> None:
     from fergcn.analysis.engine import Engine, Stopwatch
     from fergcn.expressions import EXPRESSIONS
     from fergcn.report.outputs import ResultWriter
-    from test_stream import Cheap, frame_with_faces
+    from test_stream import Cheap, frame_with_faces, numbered
 
     torch.set_num_threads(1)
     config, network, fps = AnalysisConfig(), Cheap(), 25
@@ -43,9 +43,12 @@ def main(minutes: int, directory: Path) -> None:
     seconds = [time.perf_counter()]
 
     def events():
-        for k in range(minutes * 60 * fps):
-            present = (0,) if k % 500 < 400 else ()
-            yield from engine.add(*frame_with_faces(k, k / fps, present))
+        found = (
+            frame_with_faces(k, k / fps, (0,) if k % 500 < 400 else ())
+            for k in range(minutes * 60 * fps)
+        )
+        for frame in numbered(found, config):
+            yield from engine.add(frame)
         yield from engine.finish()
         seconds.append(time.perf_counter())
 

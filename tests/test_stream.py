@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +22,15 @@ import fergcn
 from conftest import tiny_config
 from fergcn.analysis import AnalysisConfig, SegmentConfig, find_segments
 from fergcn.analysis.collect import make_table, tally_events
-from fergcn.analysis.engine import Engine, Event, Prediction, WindowAnswer
+from fergcn.analysis.engine import (
+    Engine,
+    Event,
+    NumberedFrame,
+    Prediction,
+    Stopwatch,
+    WindowAnswer,
+    number_faces,
+)
 from fergcn.analysis.network import FaceNetwork
 from fergcn.analysis.segments import MAX_SEGMENT_FRAMES
 from fergcn.analysis.windows import MAX_WINDOW_FRAMES, WindowPlanner, spread_frames
@@ -30,6 +38,7 @@ from fergcn.checkpoint import Checkpoint
 from fergcn.clips import sample_frames
 from fergcn.expressions import EXPRESSIONS, FergcnError
 from fergcn.faces.detect import Detection
+from fergcn.faces.track import Tracker
 from fergcn.model import FERGCN
 from fergcn.video import VideoFrame, read_frames
 from test_analysis import scene, write_scenes
@@ -90,9 +99,16 @@ def play(
 ) -> list[Event]:
     engine = Engine(net, config)
     events: list[Event] = []
-    for index, (time_s, present) in enumerate(rows):
-        events += engine.add(*frame_with_faces(index, time_s, present))
+    found = (frame_with_faces(k, time_s, present) for k, (time_s, present) in enumerate(rows))
+    for frame in numbered(found, config):
+        events += engine.add(frame)
     return events + list(engine.finish())
+
+
+def numbered(
+    found: Iterable[tuple[VideoFrame, list[Detection]]], config: AnalysisConfig
+) -> Iterator[NumberedFrame]:
+    return number_faces(found, Tracker(config.keep_lost_s), 40, Stopwatch())
 
 
 def tables(events: list[Event], net: FaceNetwork) -> dict[str, pd.DataFrame]:
@@ -313,12 +329,17 @@ def test_batches_change_nothing() -> None:
 
 def test_row_comes_when_no_later_window_can_reach_it() -> None:
     config = AnalysisConfig(batch_size=1)
-    engine, given = Engine(Cheap(), config), {}
-    for k in range(100):
-        frame, detections = frame_with_faces(k, k / 25, (0,) if k < 70 else ())
-        for event in engine.add(frame, detections):
+    engine, given, taken = Engine(Cheap(), config), {}, []
+
+    def found() -> Iterator[tuple[VideoFrame, list[Detection]]]:
+        for k in range(100):
+            taken.append(k)
+            yield frame_with_faces(k, k / 25, (0,) if k < 70 else ())
+
+    for frame in numbered(found(), config):
+        for event in engine.add(frame):
             if isinstance(event, Prediction):
-                given[event.frame_index] = k
+                given[event.frame_index] = taken[-1]
     assert all(given[k] - k == 51 for k in range(19))  # 2 s and a frame
     assert {given[k] for k in range(19, 70)} == {82}  # 0.5 s after the face left
     assert given[82] == 82
@@ -327,10 +348,12 @@ def test_row_comes_when_no_later_window_can_reach_it() -> None:
 def test_what_is_kept_is_bounded() -> None:
     """Two and a half minutes of two faces, at ten frames a second."""
     quiet = SegmentConfig(onset_threshold=1, offset_threshold=1)
-    engine = Engine(Cheap(), AnalysisConfig(stride_s=2.0, segments=quiet))
+    config = AnalysisConfig(stride_s=2.0, segments=quiet)
+    engine = Engine(Cheap(), config)
     kept, memory = [], []
-    for k in range(1500):
-        for _ in engine.add(*frame_with_faces(k, k / 10, (0, 1))):
+    found = (frame_with_faces(k, k / 10, (0, 1)) for k in range(1500))
+    for k, frame in enumerate(numbered(found, config)):
+        for _ in engine.add(frame):
             pass
         kept.append(engine.num_kept)
         if k == 300:
@@ -353,13 +376,19 @@ def test_segment_without_an_end_is_cut() -> None:
 
 
 def test_tracks_that_went_are_not_kept() -> None:
-    engine = Engine(Cheap(), AnalysisConfig(keep_lost_s=0.2))
-    for k in range(900):
-        present = (k // 30 % 4,) if k % 30 < 20 else ()
-        _, faces = frame_with_faces(k, k / 25, present)
-        looks = np.random.default_rng(k // 30).integers(0, 256, (10, 70, 3), dtype=np.uint8)
-        image = np.kron(looks, np.ones((4, 4, 1), np.uint8))
-        for _ in engine.add(VideoFrame(k, k / 25, image), faces):
+    config = AnalysisConfig(keep_lost_s=0.2)
+    engine = Engine(Cheap(), config)
+
+    def found() -> Iterator[tuple[VideoFrame, list[Detection]]]:
+        for k in range(900):
+            present = (k // 30 % 4,) if k % 30 < 20 else ()
+            _, faces = frame_with_faces(k, k / 25, present)
+            looks = np.random.default_rng(k // 30).integers(0, 256, (10, 70, 3), dtype=np.uint8)
+            image = np.kron(looks, np.ones((4, 4, 1), np.uint8))
+            yield VideoFrame(k, k / 25, image), faces
+
+    for frame in numbered(found(), config):
+        for _ in engine.add(frame):
             pass
     assert len(engine._track_ids) == 30 and len(engine._tracks) <= 3
 

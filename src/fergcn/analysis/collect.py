@@ -14,12 +14,19 @@ import pandas as pd
 import torch
 
 from fergcn.analysis.config import AnalysisConfig
-from fergcn.analysis.engine import Event, Prediction, Stopwatch, WindowAnswer, run_engine
+from fergcn.analysis.engine import (
+    Event,
+    NumberedFrame,
+    Prediction,
+    Stopwatch,
+    WindowAnswer,
+    run_engine,
+)
 from fergcn.analysis.network import FaceNetwork
 from fergcn.analysis.tables import Row, Tally, table_columns
 from fergcn.checkpoint import Checkpoint
 from fergcn.live import LiveSource
-from fergcn.video import VideoFrame, VideoInfo, probe_video, read_frames
+from fergcn.video import VideoInfo, probe_video, read_frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,10 +154,10 @@ def analyze_video(
     size = [info.width, info.height]
     done = 0
 
-    def on_frame(frame: VideoFrame) -> None:
+    def on_frame(frame: NumberedFrame) -> None:
         nonlocal done
         done += 1
-        size[:] = frame.image.shape[1], frame.image.shape[0]
+        size[:] = frame.width, frame.height
         if on_progress is not None:
             on_progress(done, info.num_frames)
 

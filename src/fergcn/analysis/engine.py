@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -24,7 +24,7 @@ from fergcn.video import VideoFrame
 from fergcn.workers import run_ahead
 
 MAX_AHEAD = 8
-"""Frames whose faces are found before they are needed, at most; bounds memory."""
+"""Frames whose faces are numbered before they are needed, at most; bounds memory."""
 SEARCHED_SIZE = 2
 """Where all faces are larger, pictures are made smaller until the smallest one is this many times
 `min_face_size`, so that a face that shrinks is still found."""
@@ -106,7 +106,7 @@ class Stopwatch:
             self.seconds[stage] += time.perf_counter() - start
 
 
-class _Face:
+class Face:
     """One face in one frame, until its row is given out."""
 
     track: "_Track"  # when its frame has passed the backbone
@@ -132,6 +132,18 @@ class _Face:
         return self.track.dropped or (self.done and self.track.track_id is not None)
 
 
+@dataclass(frozen=True, eq=False)
+class NumberedFrame:
+    """A frame's faces, cut out and numbered, without its picture."""
+
+    index: int
+    time_s: float
+    width: int
+    """Of the picture, in pixels."""
+    height: int
+    faces: list[Face]
+
+
 class _Track:
     """What is known of one face over time."""
 
@@ -141,17 +153,10 @@ class _Track:
         self.num_frames = 0
         self.last_s = 0.0
         self.planner: WindowPlanner | None = None  # None while the face is away
-        self.kept: list[_Face] = []  # those that a later window may reach, from planner.first on
+        self.kept: list[Face] = []  # those that a later window may reach, from planner.first on
         self.num_due = 0  # rows that are still to be given out
         self.finder = finder
         self.last_given_s: float | None = None  # None if no segment can be open
-
-
-class _Frame:
-    def __init__(self, frame: VideoFrame, faces: list[_Face]) -> None:
-        self.index = frame.index
-        self.time_s = frame.time_s
-        self.faces = faces
 
 
 @dataclass(eq=False)
@@ -159,8 +164,8 @@ class _Planned:
     """A window that waits for its answer, or for its face to be one."""
 
     track: _Track
-    spanned: list[_Face]
-    chosen: list[_Face]
+    spanned: list[Face]
+    chosen: list[Face]
     features: NDArray[np.float32] | None
     """`(N, d)`, until it is answered."""
     logits: NDArray[np.float64] | None = None
@@ -168,7 +173,7 @@ class _Planned:
 
 
 class Engine:
-    """From frames whose faces are found to predictions, windows and segments.
+    """From frames whose faces are numbered to predictions, windows and segments.
 
     Each face passes through the backbone once; windows share the features, and only those that a
     later window can still need are kept. What is given out does not depend on how faces were put
@@ -178,28 +183,21 @@ class Engine:
         network: what describes faces and answers windows.
         config: settings.
         stopwatch: is told how long each stage took.
-        max_wait_s: frames may wait for so long until a face that comes back is known again.
     """
 
     def __init__(
-        self,
-        network: FaceNetwork,
-        config: AnalysisConfig,
-        stopwatch: Stopwatch | None = None,
-        max_wait_s: float = MAX_WAIT_S,
+        self, network: FaceNetwork, config: AnalysisConfig, stopwatch: Stopwatch | None = None
     ) -> None:
         self.network = network
         self.config = config
         self.expressions = network.checkpoint.expressions
         self._stopwatch = stopwatch or Stopwatch()
-        self._tracker = Tracker(config.keep_lost_s, max_wait_s)
         # By the tracker's number: tracks of which something is open, and the numbers given out.
         self._tracks: dict[int, _Track] = {}
         self._track_ids: dict[int, int] = {}
         self._num_frames = 0
-        self._unnumbered: deque[_Frame] = deque()  # for the tracker
-        self._waiting: list[_Frame] = []  # for the backbone
-        self._frames: deque[_Frame] = deque()  # for their windows
+        self._waiting: list[NumberedFrame] = []  # for the backbone
+        self._frames: deque[NumberedFrame] = deque()  # for their windows
         self._windows: deque[_Planned] = deque()
 
     @property
@@ -207,51 +205,27 @@ class Engine:
         """Faces whose features are kept for later windows."""
         return sum(len(track.kept) for track in self._tracks.values())
 
-    def add(self, frame: VideoFrame, detections: Sequence[Detection]) -> Iterator[Event]:
+    def add(self, frame: NumberedFrame) -> Iterator[Event]:
         """Take in the next frame.
 
         Args:
             frame: not before the previous one, in time.
-            detections: its faces.
 
         Yields:
             What has become final: rows of frames in their order, windows by their end, segments
             after the row with which they end at the latest by `merge_gap_s` and `max_gap_s`.
         """
         self._num_frames += 1
-        with self._stopwatch("align"):
-            resize = self.network.checkpoint.resize
-            faces = [
-                _Face(
-                    frame.index,
-                    frame.time_s,
-                    detection,
-                    align_face(frame.image, detection.landmarks, resize),
-                )
-                for detection in detections
-            ]
-        self._unnumbered.append(_Frame(frame, faces))
-        with self._stopwatch("track"):
-            ready = self._tracker.add(detections, frame.time_s, frame.image)
-        yield from self._pass_on(ready)
+        self._waiting.append(frame)
+        num_faces = sum(len(waiting.faces) for waiting in self._waiting)
+        if max(num_faces, len(self._waiting)) >= self.config.batch_size:
+            yield from self._process()
 
     def finish(self) -> Iterator[Event]:
         """Give out the rest, no frame following."""
-        yield from self._pass_on(self._tracker.finish())
         yield from self._process(is_last=True)
         for track in self._tracks.values():
             yield from self._segments(track, track.finder.finish())
-
-    def _pass_on(self, ready: list[list[int]]) -> Iterator[Event]:
-        """Take the numbers of the faces of the next frames; let them pass in batches."""
-        for numbers in ready:
-            frame = self._unnumbered.popleft()
-            for face, number in zip(frame.faces, numbers, strict=True):
-                face.number = number
-            self._waiting.append(frame)
-            num_faces = sum(len(waiting.faces) for waiting in self._waiting)
-            if max(num_faces, len(self._waiting)) >= self.config.batch_size:
-                yield from self._process()
 
     def _process(self, is_last: bool = False) -> Iterator[Event]:
         """Let the waiting frames pass."""
@@ -267,7 +241,7 @@ class Engine:
         yield from self._final_windows()
         yield from self._final_rows()
 
-    def _describe(self, faces: list[_Face]) -> None:
+    def _describe(self, faces: list[Face]) -> None:
         """Run the backbone over faces."""
         size = self.config.batch_size
         for start in range(0, len(faces), size):
@@ -280,7 +254,7 @@ class Engine:
                 face.features = features[row].copy()  # a row of the batch would keep all of it
                 face.intensity = None if intensity is None else float(intensity[row])
 
-    def _take(self, frame: _Frame) -> list[_Planned]:
+    def _take(self, frame: NumberedFrame) -> list[_Planned]:
         """Put a frame's faces into their tracks → the windows that end by that."""
         planned = []
         for track in self._tracks.values():
@@ -298,7 +272,7 @@ class Engine:
         self._frames.append(frame)
         return planned
 
-    def _follow(self, track: _Track, face: _Face) -> list[_Planned]:
+    def _follow(self, track: _Track, face: Face) -> list[_Planned]:
         """Put a face at the end of its track → the windows that end by that."""
         config = self.config
         if track.planner is None:
@@ -334,7 +308,7 @@ class Engine:
             face.done = True
         del track.kept[:number]
 
-    def _drop_false_alarms(self, frame: _Frame) -> None:
+    def _drop_false_alarms(self, frame: NumberedFrame) -> None:
         """Drop tracks that were seen in few frames and have been away for long."""
         present = {face.number for face in frame.faces}
         for number, track in list(self._tracks.items()):
@@ -434,7 +408,7 @@ class Engine:
             if track.track_id is not None and since is None and track.num_due == 0:
                 del self._tracks[number]  # nothing is open; its number is known
 
-    def _row(self, track_id: int, face: _Face) -> Iterator[Prediction | FoundSegment]:
+    def _row(self, track_id: int, face: Face) -> Iterator[Prediction | FoundSegment]:
         probs = np.asarray(face.probs_sum) / face.num_windows
         intensity = face.intensity
         if intensity is None:
@@ -496,16 +470,60 @@ def _with_intensity(
     return np.where(shown, intensity * probs / probs[shown].sum(), 1 - intensity)
 
 
+def number_faces(
+    found: Iterable[tuple[VideoFrame, list[Detection]]],
+    tracker: Tracker,
+    resize: int,
+    stopwatch: Stopwatch,
+) -> Iterator[NumberedFrame]:
+    """Cut faces out of their frames and give them the numbers of their tracks.
+
+    Args:
+        found: frames in the order of time, each with its faces.
+        tracker: a new one.
+        resize: side of the aligned faces, in pixels.
+        stopwatch: is told how long each stage took.
+
+    Yields:
+        The frames in their order, as late as the tracker decides.
+    """
+    waiting: deque[NumberedFrame] = deque()
+
+    def numbered(ready: list[list[int]]) -> Iterator[NumberedFrame]:
+        for numbers in ready:
+            frame = waiting.popleft()
+            for face, number in zip(frame.faces, numbers, strict=True):
+                face.number = number
+            yield frame
+
+    for frame, detections in found:
+        image = frame.image
+        with stopwatch("align"):
+            crops = [align_face(image, face.landmarks, resize) for face in detections]
+        faces = [
+            Face(frame.index, frame.time_s, detection, crop)
+            for detection, crop in zip(detections, crops, strict=True)
+        ]
+        height, width = image.shape[:2]
+        waiting.append(NumberedFrame(frame.index, frame.time_s, width, height, faces))
+        with stopwatch("track"):
+            ready = tracker.add(detections, frame.time_s, image)
+        yield from numbered(ready)
+    yield from numbered(tracker.finish())
+
+
 def run_engine(
     frames: Iterable[VideoFrame],
     network: FaceNetwork,
     config: AnalysisConfig,
     stopwatch: Stopwatch | None = None,
-    on_frame: Callable[[VideoFrame], None] | None = None,
+    on_frame: Callable[[NumberedFrame], None] | None = None,
     max_ahead: int = MAX_AHEAD,
     max_wait_s: float = MAX_WAIT_S,
 ) -> Iterator[Event]:
-    """Find faces in frames and analyse them; one thread decodes and detects beside this one.
+    """Find faces in frames and analyse them.
+
+    Another thread decodes, detects, aligns and tracks while this one runs the network.
 
     Args:
         frames: in the order of time.
@@ -513,8 +531,8 @@ def run_engine(
         config: settings.
         stopwatch: is told how long each stage took.
         on_frame: is called with each frame when its faces were taken in.
-        max_ahead: frames whose faces are found before they are needed, at most.
-        max_wait_s: as the engine takes it.
+        max_ahead: frames whose faces are numbered before they are needed, at most.
+        max_wait_s: frames may wait for so long until a face that comes back is known again.
 
     Yields:
         What the engine gives out.
@@ -522,7 +540,8 @@ def run_engine(
     stopwatch = stopwatch or Stopwatch()
     with stopwatch("load"):
         detector = FaceDetector(config.min_face_size, config.min_confidence)
-    engine = Engine(network, config, stopwatch, max_wait_s)
+    engine = Engine(network, config, stopwatch)
+    tracker = Tracker(config.keep_lost_s, max_wait_s)
 
     def decode() -> Iterator[VideoFrame]:
         source = iter(frames)
@@ -538,14 +557,16 @@ def run_engine(
             return detector(image)
 
     shrink_to = SEARCHED_SIZE * config.min_face_size
-    found = run_ahead(find_faces(decode(), detect, config.detect_every_s, shrink_to), max_ahead)
+    found = find_faces(decode(), detect, config.detect_every_s, shrink_to)
+    numbered = number_faces(found, tracker, network.checkpoint.resize, stopwatch)
+    coming = run_ahead(numbered, max_ahead)
     try:
-        for frame, detections in found:
-            yield from engine.add(frame, detections)
+        for frame in coming:
+            yield from engine.add(frame)
             if on_frame is not None:
                 on_frame(frame)
     finally:
-        found.close()
+        coming.close()
     yield from engine.finish()
 
 

@@ -123,7 +123,7 @@ class ResultWriter:
         write_text(self.partial / "segments.srt", render_srt(segments))
         eaf = render_eaf(segments, track_ids, self.video, self.directory)
         write_text(self.partial / "segments.eaf", eaf)
-        draw_timeline(analysis).save(self.partial / "timeline.png", compress_level=3)
+        draw_timeline(analysis).save(self.partial / "timeline.png", compress_level=1)
         self._is_whole = True
         return analysis
 
@@ -232,7 +232,8 @@ def read_table(path: Path) -> Iterator[pd.DataFrame]:
     Args:
         path: a CSV file that a writer wrote.
     """
-    names = pd.read_csv(path, nrows=0).columns
+    with path.open(encoding="utf-8", newline="") as file:
+        names = pd.Index(next(csv.reader(file)))
     chunks = pd.read_csv(
         path, dtype=column_types(names), float_precision="round_trip", chunksize=CHUNK_ROWS
     )
