@@ -21,6 +21,7 @@ from fergcn.analysis.network import FaceNetwork
 from fergcn.checkpoint import SHIPPED, save_checkpoint
 from fergcn.export import TOLERANCE, write_backbone, write_head
 from fergcn.model import FERGCN, GraphHead, VideoCNN
+from test_analysis import write_scenes
 
 CLASSES = ("anger", "happiness", "neutral")
 
@@ -242,6 +243,21 @@ def test_graphs_in_the_package_answer_as_its_weights(name: str) -> None:
     windows = expected[np.random.default_rng(1).integers(0, 5, (3, by_torch.num_frames))]
     for found, truth in zip(by_onnx.answers(windows), by_torch.answers(windows), strict=True):
         np.testing.assert_allclose(found, truth, atol=TOLERANCE)
+
+
+def test_video_is_analysed_without_torch(tmp_path: Path) -> None:
+    """Importing torch takes longer than analysing a short video."""
+    film = write_scenes(tmp_path / "film.mp4", [[(20, 20)]] * 4)
+    script = (
+        "import sys; from pathlib import Path; from fergcn.analysis.config import AnalysisConfig;"
+        "from fergcn.commands.predict import predict; settings = AnalysisConfig(device='cpu');"
+        f"assert predict({str(film)!r}, output=Path({str(tmp_path)!r}), settings=settings) == 0;"
+        "assert not {'torch', 'scipy', 'matplotlib', 'sklearn'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    summary = json.loads((tmp_path / "film" / "summary.json").read_text())
+    assert summary["runtime"] == "onnx"
+    assert torch.__version__.startswith(summary["versions"]["torch"])
 
 
 def test_nobody_is_told(tmp_path: Path) -> None:

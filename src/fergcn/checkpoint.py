@@ -1,4 +1,9 @@
-"""Checkpoints: a folder with the weights (safetensors) and what they are (JSON), never a pickle."""
+"""Checkpoints: a folder with the weights (safetensors) and what they are (JSON), never a pickle.
+
+torch is imported when weights are read or written: naming a checkpoint does without.
+"""
+
+from __future__ import annotations
 
 import json
 import shutil
@@ -6,15 +11,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
 
 from fergcn.expressions import FergcnError, sort_expressions
 from fergcn.files import file_sha256
-from fergcn.model import ModelConfig, Network, create_network
+from fergcn.model.config import ModelConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from fergcn.model import Network
 
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "checkpoint.json"
@@ -72,6 +80,8 @@ def save_checkpoint(
         half: store the weights as float16, in half the space; they are float32 again when loaded.
             The classifier stays as it is: rounding it could change an answer.
     """
+    from safetensors.torch import save_file
+
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -114,6 +124,11 @@ def load_checkpoint(source: str | Path = "default") -> Checkpoint:
     Raises:
         FergcnError: there is none, it is not one of ours, or its weights don't fit it.
     """
+    import torch
+    from safetensors.torch import load_file
+
+    from fergcn.model import create_network
+
     directory = checkpoint_folder(source)
     card = _read_card(directory)
     weights = directory / WEIGHTS_FILE
@@ -184,6 +199,8 @@ def save_training_state(
         state: tensors by name.
         info: JSON values.
     """
+    from safetensors.torch import save_file
+
     partial = path.with_name(path.name + ".partial")
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}
     save_file(tensors, partial, metadata={"info": json.dumps(dict(info))})
@@ -196,8 +213,6 @@ def load_training_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, 
     Raises:
         FergcnError: the file is damaged.
     """
-    from safetensors import safe_open
-
     try:
         with safe_open(path, framework="pt") as file:
             info = json.loads(file.metadata()["info"])

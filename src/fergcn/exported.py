@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fergcn.crops import normalized_crops
 from fergcn.expressions import FergcnError
 from fergcn.files import file_sha256
-from fergcn.model import ModelConfig
-from fergcn.transforms import eval_transform
+from fergcn.model.config import ModelConfig
 from fergcn.workers import num_cores
 
 CARD_FILE = "export.json"
@@ -73,7 +73,7 @@ class ExportedNetwork:
             Features `(M, d)`, and how intense an expression each face shows, `(M,)`, 0 to 1: what
             a network with `adjacency="per_clip"` says of the frame alone, None for other networks.
         """
-        outputs = self.run_backbone(eval_transform(faces, self.resize, self.crop).numpy())
+        outputs = self.run_backbone(normalized_crops(faces, self.crop))
         return outputs["features"], outputs.get("intensity")
 
     def answers(self, windows: Floats) -> tuple[Floats, Floats | None]:

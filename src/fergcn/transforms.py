@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from fergcn.crops import normalized_crops
 from fergcn.model import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -41,16 +42,8 @@ def eval_transform(faces: NDArray[np.uint8], resize: int, crop: int) -> Tensor:
     Returns:
         `(M, 3, crop, crop)` float32.
     """
-    margin = round((resize - crop) / 2)
-    frames = _resized(faces, resize)[..., margin : margin + crop, margin : margin + crop]
-    # As `normalize`, but in this thread alone: torch's others would wait for the cores on which the
-    # faces of the next frames are searched.
-    normalized = frames.numpy().astype(np.float32, order="C")
-    normalized *= np.float32(1 / 255)
-    mean, std = np.array([IMAGENET_MEAN, IMAGENET_STD], np.float32).reshape(2, 3, 1, 1)
-    normalized -= mean
-    normalized /= std
-    return torch.from_numpy(normalized)
+    frames = _resized(faces, resize).permute(0, 2, 3, 1)  # → (M, resize, resize, 3)
+    return torch.from_numpy(normalized_crops(frames.numpy(), crop))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from fergcn.analysis.config import AnalysisConfig
 from fergcn.analysis.engine import (
@@ -303,7 +302,7 @@ def summarize(
         "settings": asdict(config),
         "versions": {
             "fergcn": version("fergcn"),
-            "torch": torch.__version__,
+            "torch": version("torch"),
             "python": platform.python_version(),
         },
         "checkpoint": {

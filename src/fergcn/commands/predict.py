@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from cyclopts import Parameter
 
 from fergcn.analysis.collect import Analysis, analyze_live, analyze_video
@@ -212,7 +211,6 @@ class Outcome:
 def run_job(job: Job, progress: Report = lambda _what, _done, _total: None) -> Outcome:
     """Analyse one video; what is wrong with it becomes a line."""
     try:
-        torch.set_num_threads(job.threads)
         analysis = analyze_to(
             job.video,
             job.directory,
@@ -250,8 +248,8 @@ def _warnings(name: str, analysis: Analysis) -> list[str]:
 
 
 @cache
-def _open_once(checkpoint: str, device: str, runtime: Runtime, _threads: int) -> FaceNetwork:
-    return FaceNetwork(checkpoint, device, runtime)
+def _open_once(checkpoint: str, device: str, runtime: Runtime, threads: int) -> FaceNetwork:
+    return FaceNetwork(checkpoint, device, runtime, threads)
 
 
 def _tell(outcome: Outcome) -> None:

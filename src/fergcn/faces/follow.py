@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
+from fergcn.faces.assign import assign
 from fergcn.faces.cuts import is_cut, thumbnail
 from fergcn.faces.detect import Detection
 from fergcn.video import VideoFrame
@@ -135,10 +135,10 @@ def _match(
     if not first:
         return []
     shifts = np.array([[_shift(a, b) for b in last] for a in first])
-    rows, columns = linear_sum_assignment(shifts)
-    if shifts[rows, columns].max() > MAX_SHIFT:
+    pairs = assign(shifts)
+    if max(shifts[pair] for pair in pairs) > MAX_SHIFT:
         return None
-    return [(first[i], last[j]) for i, j in zip(rows.tolist(), columns.tolist(), strict=True)]
+    return [(first[row], last[column]) for row, column in pairs]
 
 
 def _shift(first: Detection, last: Detection) -> float:

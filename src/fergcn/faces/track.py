@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
+from fergcn.faces.assign import assign
 from fergcn.faces.cuts import is_cut, thumbnail
 from fergcn.faces.detect import Detection
 from fergcn.faces.look import Look, look_difference, look_of
@@ -310,12 +310,7 @@ class Tracker:
                 if not (too_different or another):
                     place = self._cost(track, np.asarray(face.xyxy, dtype=np.float64))
                     cost[row, column] = min(place + min(difference, OTHER_LOOK), UNMATCHED)
-        rows, columns = linear_sum_assignment(cost)
-        return {
-            int(column): int(row)
-            for row, column in zip(rows, columns, strict=True)
-            if cost[row, column] < UNMATCHED
-        }
+        return {column: row for row, column in assign(cost) if cost[row, column] < UNMATCHED}
 
     def _largest_difference(self, track: _Track) -> float:
         """How different a face may look that is where the track is expected."""
