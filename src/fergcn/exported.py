@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 class ExportedNetwork:
     """A network that `fergcn.export` wrote, on the CPU; arrays in, arrays out.
 
+    Its files are checked when it is made, and opened when they are first run.
+
     Args:
         directory: the folder.
         threads: of ONNX Runtime; None takes every core that this process may use.
@@ -56,12 +59,19 @@ class ExportedNetwork:
         """How that checkpoint was made."""
         self.classifier_bias: list[float] | None = card["classifier_bias"]
         """Of each class's logit, beside the frames' contributions; None where there are none."""
-        threads = threads or num_cores()
+        self._directory = directory
+        self._threads = threads or num_cores()
         hashes = card["files"]
         for name in sorted({BACKBONE_FILE, HEAD_FILE, *hashes}):
             _check_unchanged(directory / name, hashes.get(name))
-        self._backbone = _open(directory / BACKBONE_FILE, threads)
-        self._head = _open(directory / HEAD_FILE, threads)
+
+    @cached_property
+    def _backbone(self) -> Any:
+        return _open(self._directory / BACKBONE_FILE, self._threads)
+
+    @cached_property
+    def _head(self) -> Any:
+        return _open(self._directory / HEAD_FILE, self._threads)
 
     def features(self, faces: NDArray[np.uint8]) -> tuple[Floats, Floats | None]:
         """Describe single faces.
