@@ -305,4 +305,6 @@ def test_what_cant_be_exported_is_one_line(
     code, _, err = run("export", tiny_checkpoint, "-o", tmp_path / "out")
     assert code == 1 and err.count("\n") == 1
     assert "onnxscript" in err and "pip install 'fergcn[export]'" in err
+    code, _, err = run("export", tiny_checkpoint, "--in-place", "-o", tmp_path / "out")
+    assert code == 2 and err.count("\n") == 1 and "--in-place and --output" in err
     assert not (tmp_path / "out").exists()

@@ -16,7 +16,7 @@ def export(
     checkpoint: str = "default",
     /,
     *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("export"),
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     in_place: Annotated[bool, Parameter(negative="")] = False,
     tolerance: float = TOLERANCE,
 ) -> int:
@@ -27,18 +27,24 @@ def export(
 
     Args:
         checkpoint: folder of a checkpoint, or the name of one in the package.
-        output: folder of the export.
+        output: folder of the export; export if left out.
         in_place: write into the checkpoint's own folder instead; the files then read the weights
             from the checkpoint, and predict uses ONNX Runtime with it.
         tolerance: largest difference from torch; beyond it nothing is written.
     """
+    if in_place and output is not None:
+        print(
+            "fergcn: found --in-place and --output, expected one of them: leave one out",
+            file=sys.stderr,
+        )
+        return 2
+    output = checkpoint_folder(checkpoint) if in_place else output or Path("export")
     with progress_bars() as progress:
 
         def told(done: int, total: int) -> None:
             progress("clips compared", done, total)
 
         if in_place:
-            output = checkpoint_folder(checkpoint)
             differences = export_in_place(output, tolerance, told)
         else:
             differences = export_network(load_checkpoint(checkpoint), output, tolerance, told)

@@ -32,8 +32,8 @@ LIMITS = (
     "Intensity is how sure the network is that the face is not neutral, or, if it does not know "
     "neutral, of its first choice. It is not a measure of how strong the expression is, and can't "
     "be compared between checkpoints.",
-    "A face number is a face that was followed without a long break. The same person may have "
-    "several numbers, and after a cut one number may hold two people.",
+    "A face number is a face that was followed, or known again by its looks within this video. "
+    "The same person may have several numbers, and one number may hold two people.",
     "Faces that are small, covered or turned away may be missed; age, skin, glasses, light and "
     "culture may bias what is found. Don't base a decision about a person on it.",
 )
