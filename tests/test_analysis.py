@@ -450,10 +450,22 @@ def test_timeline_shows_the_tables_values(result: Analysis) -> None:
 
 
 def test_timeline_of_any_length_has_round_times(result: Analysis) -> None:
-    for end_s in (0.03, 7.2, 119, 3600, 1e6):
+    for end_s in (0.03, 7.2, 119, 3600, 7199.9, 1e6):
         frames = result.frames.copy()
         frames["time_s"] *= end_s / frames["time_s"].max()
-        assert draw_timeline(replace(result, frames=frames)).width == WIDTH
+        page = np.asarray(draw_timeline(replace(result, frames=frames)))
+        assert page.shape[1] == WIDTH and (page[:, -2:] == 255).all()
+
+
+def test_timeline_keeps_the_number_of_tracks_beside_a_long_name(result: Analysis) -> None:
+    pages = []
+    for file, tracks in (("x" * 300, 1), ("x" * 300, 99), ("x" * 400, 99)):
+        counts = result.summary["counts"] | {"tracks": tracks}
+        video = result.summary["video"] | {"file": file}
+        named = replace(result, summary=result.summary | {"video": video, "counts": counts})
+        pages.append(np.asarray(draw_timeline(named)))
+    assert all((page[:, -2:] == 255).all() for page in pages)
+    assert (pages[0] != pages[1]).any() and (pages[1] == pages[2]).all()
 
 
 def test_page_is_self_contained_and_escapes_names(

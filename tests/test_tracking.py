@@ -383,6 +383,63 @@ def test_half_hidden_face_still_looks_like_itself() -> None:
     assert look_difference(hidden, [look]) < 0.6
 
 
+@cache
+def portrait(subject: int, expression: str, hidden: float = 0) -> NDArray[np.uint8]:
+    """A rendered person of the bundled dataset, 80 px, a share of the face behind a pillar."""
+    people = sorted({clip.subject_id or "" for clip in load_rendered()})
+    clip = next(
+        clip
+        for clip in load_rendered()
+        if clip.subject_id == people[subject] and clip.expression == expression
+    )
+    face = cv2.resize(load_clip(clip, 1)[0], (80, 80), interpolation=cv2.INTER_AREA)
+    face[:, round(80 * (1 - hidden)) :] = 60
+    return face.astype(np.uint8)
+
+
+def numbers_of_portraits(parts: list[tuple[int, list[NDArray[np.uint8]]]]) -> list[list[int]]:
+    """The last numbers of each part: so many frames of portraits, from left to right."""
+    tracker = Tracker(0.4)
+    given: list[list[int]] = []
+    ends: list[int] = []
+    index = 0
+    for frames, faces in parts:
+        image = np.full((HEIGHT, WIDTH, 3), 90, dtype=np.uint8)
+        found = []
+        for place, face in enumerate(faces):
+            left = 20 + 120 * place
+            image[20:100, left : left + 80] = face
+            box = np.array([left, 20.0, left + 80, 100])
+            found.append(Detection(box, LANDMARK_TEMPLATE * 80 + (left, 20), 1.0))
+        for _ in range(frames):
+            given += tracker.add(found, index / 25, image)
+            index += 1
+        ends.append(index - 1)
+    given += tracker.finish()
+    return [given[end] for end in ends]
+
+
+def test_half_hidden_people_are_not_taken_for_each_other() -> None:
+    """The same pillar hides half of both, and one of them has left behind it."""
+    for first, second in ((4, 5), (10, 11), (20, 30), (7, 12)):
+        parts = [
+            (12, [portrait(first, "anger")]), (8, [portrait(first, "anger", 0.4)]), (40, []),
+            (30, [portrait(second, "anger", 0.45)]),
+        ]  # fmt: skip
+        assert [numbers for numbers in numbers_of_portraits(parts) if numbers] == [[0], [0], [1]]
+
+
+def test_people_who_come_together_are_two_whoever_they_are_taken_for() -> None:
+    """They come one after the other, then together; no one gets the other one's number."""
+    for first, second in ((4, 5), (10, 11), (20, 30), (7, 12)):
+        one, other = portrait(first, "anger"), portrait(second, "anger")
+        later = [portrait(first, "happiness"), portrait(second, "happiness")]
+        parts = [(12, [one]), (40, []), (12, [other]), (40, []), (30, later), (40, []), (30, later)]
+        numbers = [there for there in numbers_of_portraits(parts) if there]
+        assert numbers[:2] == [[0], [1]] and numbers[2] == numbers[3]
+        assert numbers[2][0] != 1 and numbers[2][1] != 0 and set(numbers[2]) & {0, 1}
+
+
 def test_vectors_know_half_hidden_people_better_than_patterns() -> None:
     """Of twenty rendered people, by another clip of theirs in which they are not hidden."""
     clips = [clip for clip in load_rendered() if clip.expression in ("anger", "happiness")]

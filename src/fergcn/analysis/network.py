@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 
-GPU_DRIVERS = ("libcuda.so.1", "nvcuda.dll", "libamdhip64.so", "amdhip64.dll")
-"""Without one of these libraries torch finds no GPU."""
+GPU_DRIVERS = ("libcuda.so.1", "nvcuda.dll")
+"""NVIDIA's; without it, torch finds none of its GPUs."""
+AMD_DRIVER = Path("/dev/kfd")
+"""AMD's; torch brings the library itself."""
 
 
 class FaceNetwork:
@@ -110,11 +112,12 @@ class FaceNetwork:
 
 def _has_gpu() -> bool:
     """Whether torch can use a GPU; it is asked only where there is a driver for one."""
+    has_driver = AMD_DRIVER.exists()
     for name in GPU_DRIVERS:
         with suppress(OSError):
             ctypes.CDLL(name)
-            break
-    else:
+            has_driver = True
+    if not has_driver:
         return False
     import torch
 

@@ -35,7 +35,7 @@ VECTOR_SCALE, VECTOR_WEIGHT = 0.5, 0.7
 """Distance of two vectors that counts as a difference of looks of 1, and how much it counts."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Look:
     """One face in one picture."""
 
@@ -44,13 +44,15 @@ class Look:
     cell (Ojala et al. 2002; Ahonen et al. 2006), rows of length 1. Light hardly changes it."""
     colour: NDArray[np.float32]
     """`(COLOUR_ROWS · COLOUR_COLUMNS, 3)` mean colour of hair, face and clothes, Lab."""
-    face: NDArray[np.uint8]
-    """`(150, 150, 3)` RGB, aligned."""
+    face: NDArray[np.uint8] | None
+    """`(150, 150, 3)` RGB, aligned, until its vector is known."""
 
     @cached_property
     def vector(self) -> NDArray[np.float32]:
         """`(128,)`, what dlib's network says of the face: takes milliseconds, so only on demand."""
+        assert self.face is not None
         vector: NDArray[np.float32] = face_vectors(self.face[None])[0]
+        self.face = None
         return vector
 
 

@@ -1,4 +1,4 @@
-"""Vectors by which a person is known again: dlib's face recognition network."""
+"""Vectors by which a person is known again: dlib's face recognition network (Davis King, CC0)."""
 
 from functools import cache
 from pathlib import Path

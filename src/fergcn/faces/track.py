@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,8 +78,6 @@ class _Track:
     """Who was expected where it appeared."""
     same_as: "_Track | None" = None
     """Who it turned out to be."""
-    met: "WeakSet[_Track]" = field(default_factory=WeakSet)
-    """Who was seen in one frame with it, and so is somebody else."""
     track_id: int | None = None
     """Given when it is first asked for."""
 
@@ -190,12 +187,12 @@ class Tracker:
                 is_due = time_s // LOOK_EVERY_S > known[row].last_s // LOOK_EVERY_S
                 if image is not None and is_due:
                     looks[column] = look_of(image, faces[column].landmarks)
-                    differences[row, column] = _difference(known[row], looks[column])
+                    look = looks[column]
+                    if look is not None:
+                        differences[row, column] = look_difference(look, known[row].looks)
         else:
             looks = [None if image is None else look_of(image, face.landmarks) for face in faces]
-            differences = np.array(
-                [[_difference(track, look) for look in looks] for track in known]
-            ).reshape(len(known), len(faces))
+            differences = self._differences(known, faces, looks)
             matched = self._match_places(faces, differences)
         followed: dict[int, _Track] = {}
         for column, (position, face, look) in enumerate(zip(order, faces, looks, strict=True)):
@@ -211,10 +208,34 @@ class Tracker:
                     before = track.resembles.get(other, difference)
                     track.resembles[other] = old_share * before + (1 - old_share) * difference
             followed[position] = track
-        for track in followed.values():
-            track.met.update(followed.values())
         self._recognise(max_wait_s)
         return [followed[position] for position in range(len(detections))]
+
+    def _differences(
+        self, known: Sequence[_Track], faces: Sequence[Detection], looks: Sequence[Look | None]
+    ) -> NDArray[np.float64]:
+        """How different each face looks from each track, `(tracks, faces)`.
+
+        Vectors take long, so they are compared where somebody is missing who a face may be: not for
+        one that is surely the one of the frame before.
+        """
+        differences = np.zeros((len(known), len(faces)))
+        stay = [row for row, track in enumerate(known) if track.missed == 1 and not track.cut]
+        gone = [row for row in range(len(known)) if row not in stay]
+        for column, (face, look) in enumerate(zip(faces, looks, strict=True)):
+            if look is None:
+                continue
+            box = np.asarray(face.xyxy, dtype=np.float64)
+            is_sure = False
+            for row in stay:
+                track = known[row]
+                differences[row, column] = look_difference(look, track.looks)
+                is_alike = track.decided and differences[row, column] <= SURE_LOOK
+                is_sure |= is_alike and self._cost(track, box) < UNMATCHED
+            compare = look_difference if is_sure else person_difference
+            for row in gone:
+                differences[row, column] = compare(look, known[row].looks)
+        return differences
 
     def _begin(self, face: Detection, look: Look | None, known: Sequence[_Track]) -> _Track:
         box = np.asarray(face.xyxy, dtype=np.float64)
@@ -275,18 +296,6 @@ class Tracker:
                 new.same_as = old
                 self._tracks.remove(new)
                 return  # two that were seen together can't both be the old one
-
-    def _forget_twins(self, track: _Track, others: Sequence[_Track]) -> None:
-        """Take tracks for this one that somebody looks like as much, and that never met it.
-
-        They keep the numbers that were told, but nobody gets those any more: between two tracks of
-        one person, there would be no telling who comes back.
-        """
-        for other in others:
-            if other is not track and other in self._tracks:
-                track.looks = [*track.looks, *other.looks][-MAX_LOOKS:]
-                track.met.update(other.met)
-                self._tracks.remove(other)
 
     def _match_steady(self, faces: Sequence[Detection]) -> dict[int, int] | None:
         """Match faces that stay nearly where they were and far from each other, columns to rows.
@@ -358,15 +367,9 @@ class Tracker:
             for row, column in np.argwhere(fits).tolist():
                 if new[row].same_as is None:
                     gone_s = old[column].last_s
-                    twins = [
-                        other
-                        for other, difference in zip(old, differences[row], strict=True)
-                        if difference <= SAME_LOOK and other not in old[column].met
-                    ]
                     _join(new[row], old[column])
                     self._tracks.remove(new[row])
                     self._take_over(old[column], gone_s, new[row].first_s)
-                    self._forget_twins(old[column], twins)
         for track, waited in zip(new, has_waited, strict=True):
             if waited or not any(_resemblance(track, one) < 1e6 for one in old):
                 track.decided = True
@@ -384,15 +387,6 @@ def _share_left(passed_s: float, half_s: float) -> float:
 
 def _sort_key(detection: Detection) -> tuple[float, ...]:
     return (*detection.xyxy, detection.confidence, *np.ravel(detection.landmarks))
-
-
-def _difference(track: _Track, look: Look | None) -> float:
-    """Between a face and the most similar look of a track; 0 where there is nothing to compare."""
-    if look is None:
-        return 0.0
-    if track.missed == 1 and not track.cut:  # its place says more
-        return look_difference(look, track.looks)
-    return person_difference(look, track.looks)
 
 
 def _are_alike(new: _Track, old: _Track) -> bool:

@@ -233,7 +233,7 @@ def read_table(path: Path) -> Iterator[pd.DataFrame]:
         path: a CSV file that a writer wrote.
     """
     with path.open(encoding="utf-8", newline="") as file:
-        names = pd.Index(next(csv.reader(file)))
+        names = pd.Index(next(csv.reader(file), []))
     chunks = pd.read_csv(
         path, dtype=column_types(names), float_precision="round_trip", chunksize=CHUNK_ROWS
     )

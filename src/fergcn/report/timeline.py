@@ -6,6 +6,7 @@ Drawn with NumPy and OpenCV: matplotlib takes as long for it as the network for 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -154,6 +155,7 @@ def draw_timeline(analysis: Analysis) -> Image.Image:
             draw.line([(x, bottom), (x, bottom + 6)], fill="black", width=2)
             if top == tops[-1]:
                 text = _clock(tick_s, end_s)
+                x = min(x, WIDTH - 2 - round(draw.textlength(text, _font(17)) / 2))
                 draw.text((x, bottom + 10), text, "black", _font(17), anchor="ma")
     unit = "time in s" if end_s < 120 else "time"
     middle = ((LEFT + WIDTH - RIGHT) / 2, height - 6)
@@ -245,11 +247,16 @@ def _draw_names(draw: ImageDraw.ImageDraw, top: int, segments: pd.DataFrame, end
 
 
 def _draw_title(draw: ImageDraw.ImageDraw, analysis: Analysis, num_drawn: int) -> None:
-    title = one_line(str(analysis.summary["video"]["file"]))
+    name, rest = one_line(str(analysis.summary["video"]["file"])), ""
     num_tracks = analysis.summary["counts"]["tracks"]
     if num_tracks > num_drawn:
-        title += f"  (the {num_drawn} longest of {num_tracks} tracks)"
-    draw.text((LEFT, 12), title, "black", _font(21, bold=True))
+        rest = f"  (the {num_drawn} longest of {num_tracks} tracks)"
+    font, room = _font(21, bold=True), WIDTH - LEFT - RIGHT
+    if draw.textlength(name + rest, font) > room:
+        while draw.textlength(f"{name}…{rest}", font) > room:
+            name = name[:-1]
+        name += "…"
+    draw.text((LEFT, 12), name + rest, "black", font)
 
 
 def _draw_legend(image: Image.Image, draw: ImageDraw.ImageDraw, expressions: Sequence[str]) -> None:
@@ -309,9 +316,12 @@ def _clock(time_s: float, end_s: float) -> str:
 
 
 @cache
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """The font that matplotlib brings, without importing it; it has boxes for letters it lacks."""
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font that matplotlib brings, without importing it, or else Pillow's, of fewer letters."""
     package = find_spec("matplotlib")
-    assert package is not None and package.origin is not None
     file = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(package.origin).parent / "mpl-data/fonts/ttf" / file, size)
+    if package is not None and package.origin is not None:
+        with suppress(OSError):
+            folder = Path(package.origin).parent / "mpl-data" / "fonts" / "ttf"
+            return ImageFont.truetype(folder / file, size)
+    return ImageFont.load_default(size)
