@@ -11,6 +11,7 @@ from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -35,8 +36,10 @@ from fergcn.analysis.network import FaceNetwork
 from fergcn.analysis.segments import MAX_SEGMENT_FRAMES
 from fergcn.analysis.windows import MAX_WINDOW_FRAMES, WindowPlanner, spread_frames
 from fergcn.checkpoint import Checkpoint
-from fergcn.clips import sample_frames
+from fergcn.clips import load_clip, sample_frames
+from fergcn.datasets.rendered import load_rendered
 from fergcn.expressions import EXPRESSIONS, FergcnError
+from fergcn.faces.align import LANDMARK_TEMPLATE
 from fergcn.faces.detect import Detection
 from fergcn.faces.track import Tracker
 from fergcn.model import FERGCN
@@ -378,19 +381,23 @@ def test_segment_without_an_end_is_cut() -> None:
 def test_tracks_that_went_are_not_kept() -> None:
     config = AnalysisConfig(keep_lost_s=0.2)
     engine = Engine(Cheap(), config)
+    people = {clip.subject_id: load_clip(clip, 1)[0] for clip in load_rendered()}
+    portraits = [cv2.resize(face, (80, 80)) for face in list(people.values())[:30]]
 
     def found() -> Iterator[tuple[VideoFrame, list[Detection]]]:
         for k in range(900):
-            present = (k // 30 % 4,) if k % 30 < 20 else ()
-            _, faces = frame_with_faces(k, k / 25, present)
-            looks = np.random.default_rng(k // 30).integers(0, 256, (10, 70, 3), dtype=np.uint8)
-            image = np.kron(looks, np.ones((4, 4, 1), np.uint8))
+            faces = []
+            if k % 30 < 20:
+                left = 80 * (k // 30 % 3)
+                points = LANDMARK_TEMPLATE * 80 + (left, 0)
+                faces = [Detection(np.array([left, 0.0, left + 80, 80]), points, 1.0)]
+            image = np.concatenate([portraits[k // 30]] * 3, axis=1)
             yield VideoFrame(k, k / 25, image), faces
 
     for frame in numbered(found(), config):
         for _ in engine.add(frame):
             pass
-    assert len(engine._track_ids) > 20 and len(engine._tracks) <= 3  # some noise looks alike
+    assert len(engine._track_ids) == 30 and len(engine._tracks) <= 3
 
 
 def test_time_that_jumps_back_ends_windows_and_loses_no_frame() -> None:
