@@ -1,6 +1,7 @@
 """What goes wrong while videos are analysed: the trouble of one stays its own."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from fergcn.analysis.config import AnalysisConfig
 from fergcn.analysis.network import FaceNetwork
+from fergcn.commands.demo import DEMO_VIDEO
 from fergcn.commands.predict import analyze_to
 from fergcn.report.outputs import COMPLETE_FILES, is_current
 from odd_files import encode, face_pictures
@@ -135,6 +137,37 @@ def test_a_killed_worker_costs_its_own_video_only(tiny_checkpoint: Path, tmp_pat
     assert out.count("frames show a face") == 2
     assert statuses(output) == {"a": "done", "fatal": "failed", "b": "done"}
     assert not (output / "fatal").exists()
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="needs two cores, and Linux to keep a process on one",
+)
+def test_two_workers_on_two_cores_against_one_on_one(tmp_path: Path) -> None:
+    """20 files by one worker on one core, then by two on two, each the better of two turns."""
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for k in range(20):
+        shutil.copy(DEMO_VIDEO, videos / f"{k}.mp4")
+    everywhere = sorted(os.sched_getaffinity(0))
+
+    def seconds(count: int) -> float:
+        options = ("--num-workers", count, "--overwrite", "-o", tmp_path / str(count))
+        os.sched_setaffinity(0, everywhere[:count])  # a new process has its parent's
+        start = time.perf_counter()
+        with predict(videos, *options) as process:
+            _, err = process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == 0, err
+        return time.perf_counter() - start
+
+    try:
+        turns = [(seconds(1), seconds(2)) for _ in range(2)]
+    finally:
+        os.sched_setaffinity(0, everywhere)
+    one, two = (min(times) for times in zip(*turns, strict=True))
+    print(f"one worker {one:.1f} s, two {two:.1f} s: {one / two:.2f} times as fast")
+    assert one >= 1.6 * two
 
 
 @pytest.mark.parametrize("how", ["grows", "is replaced", "goes away"])
