@@ -434,7 +434,7 @@ def many_clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
 
 
 LEARNING = replace(FROZEN, epochs=8, batch_size=8, optimizer="adamw", learning_rate=1e-2)
-PER_CLIP = tiny_config(adjacency="per_clip")
+PER_CLIP = tiny_config(adjacency="per_clip", temporal="none", neutral=2)
 
 
 @pytest.fixture(scope="module")
@@ -472,8 +472,8 @@ def test_frames_of_test_clips_are_compared_with_the_truth(
                 continue
             with torch.no_grad():
                 frames = eval_transform(np.load(clip.path), 40, 32)
-                scores = model.head.intensity_scores(model.frame_features(frames)[None])[0]
-            u = torch.sigmoid(scores).numpy()
+                reading = model.head.read(model.frame_features(frames)[None])
+            u = reading.intensity[0].numpy()
             correlations.append(np.corrcoef(u, clip.intensity)[0, 1])
     claims = crossval.summary["intensity_claims"]
     assert claims["intensity"]["clips"] == len(correlations) == 60
@@ -517,7 +517,7 @@ def test_shuffling_needs_features(many_clips: list[Clip], tmp_path: Path) -> Non
 
 def test_any_variant_can_be_the_reference(many_clips: list[Clip], tmp_path: Path) -> None:
     config = replace(LEARNING, epochs=1)
-    groups = {"evidence": {n: GROUPS["evidence"][n] for n in ("adjacency-per-clip", "last-frame")}}
+    groups = {"evidence": {n: GROUPS["evidence"][n] for n in ("per-clip", "last-frame")}}
     arguments = (many_clips, tmp_path, tiny_config(), config, THREE, groups)
     rows, _ = ablate_clips(*arguments, reference="adjacency-per-clip")
     accuracy = {row["variant"]: row["accuracy"] for row in rows}

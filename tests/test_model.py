@@ -193,7 +193,7 @@ def test_one_adjacency_is_shared_by_all_modules() -> None:
     frozen_first = head.graph_modules[0](features, head.adjacency.detach())
     hidden = head.graph_modules[1](frozen_first, head.adjacency)
     second = torch.autograd.grad(
-        head.classifier(head.fusion_weights(features) @ hidden).sum(), head.adjacency
+        head.classifier(intensity_weights(head.adjacency) @ hidden).sum(), head.adjacency
     )[0]
     assert second.abs().max() > 0
     assert (total - second).abs().max() > 0
@@ -205,7 +205,7 @@ def test_fusion_is_the_weighted_sum() -> None:
     nn.init.normal_(head.adjacency)
     features = torch.randn(3, 6, 8, dtype=torch.float64)
     hidden = head.frame_outputs(features).detach().numpy()
-    weights = head.fusion_weights(features).numpy()
+    weights = head.read(features).weights[0].numpy()
     fused = np.array([sum(w * h for w, h in zip(weights, clip, strict=True)) for clip in hidden])
     expected = fused @ head.classifier.weight.detach().numpy().T
     expected += head.classifier.bias.detach().numpy()
@@ -223,21 +223,21 @@ def test_every_ablation_trains_all_of_its_parameters(
     head = GraphHead(
         head_config(num_modules=num_modules, fusion=fusion, adjacency=adjacency, temporal=temporal)
     )
-    features = torch.randn(4, 6, 8)
+    features = torch.randn(4, 6, head.config.frame_dim)
     head(features).square().sum().backward()
     unused = [name for name, p in head.named_parameters() if p.grad is None]
     assert unused == []
-    torch.testing.assert_close(head.fusion_weights(features).sum(-1).mean(), torch.tensor(1.0))
+    torch.testing.assert_close(head.read(features).weights.sum(-1), torch.ones(4))
     if adjacency == "own" and num_modules:
         assert head.adjacency.shape == (num_modules, 6, 6)
     if adjacency == "identity":
         assert not head.adjacency.requires_grad
 
 
-def per_clip_head(strength: float = 0, sharpness: float = 0) -> GraphHead:
+def per_clip_head(strength: float = 0, sharpness: float = 0, neutral: int | None = 2) -> GraphHead:
     """A head with per-clip adjacency whose A is not the identity, in float64."""
     torch.manual_seed(9)
-    head = GraphHead(head_config(adjacency="per_clip")).double()
+    head = GraphHead(head_config(adjacency="per_clip", neutral=neutral)).double()
     with torch.no_grad():
         head.adjacency.add_(0.3 * torch.randn_like(head.adjacency))
         head.strength.fill_(strength)
@@ -246,42 +246,84 @@ def per_clip_head(strength: float = 0, sharpness: float = 0) -> GraphHead:
 
 
 def test_per_clip_adjacency_starts_as_the_papers_network() -> None:
-    ours = per_clip_head()
-    paper = GraphHead(head_config()).double()
-    missing, unexpected = paper.load_state_dict(ours.state_dict(), strict=False)
-    assert missing == [] and all(
-        name.startswith(("intensity.", "strength", "sharpness")) for name in unexpected
-    )
-    features = torch.randn(3, 6, 8, dtype=torch.float64)
-    torch.testing.assert_close(ours(features), paper(features))
-    weights = ours.fusion_weights(features)
-    torch.testing.assert_close(weights, paper.fusion_weights(features).expand(3, 6))
+    torch.manual_seed(9)
+    ours = FERGCN(head_config(adjacency="per_clip")).eval()
+    paper = FERGCN(head_config()).eval()
+    state = ours.state_dict()
+    for name in ("projection.weight", "projection.bias"):
+        state[name] = state[name][:8]
+    missing, unexpected = paper.load_state_dict(state, strict=False)
+    assert missing == []
+    assert unexpected == ["head.strength", "head.sharpness", "head.query_key.weight"]
+    frames = torch.randn(3, 6, 3, 32, 32)
+    torch.testing.assert_close(ours(frames), paper(frames))
+    features = [model.frame_features(frames.flatten(0, 1)) for model in (ours, paper)]
+    weights = [
+        model.head.read(rows.view(3, 6, -1)).weights
+        for model, rows in zip((ours, paper), features, strict=True)
+    ]
+    torch.testing.assert_close(*weights)
 
 
-def test_per_clip_adjacency_is_the_loop_over_frames() -> None:
-    head = per_clip_head(strength=0.7, sharpness=3.0)
-    features = torch.randn(2, 6, 8, dtype=torch.float64)
-    assert head.intensity is not None
-    hidden, score = head.intensity.requires_grad_(False).hidden, head.intensity.score
-    for clip, adjacency in zip(features, head.clip_adjacency(features)[0], strict=True):
-        u = [
-            1 / (1 + math.exp(-float(score.weight[0] @ torch.tanh(hidden(x)) + score.bias)))
-            for x in clip
-        ]
+@pytest.mark.parametrize("neutral", [2, None])
+def test_per_clip_adjacency_is_the_loop_over_frames(neutral: int | None) -> None:
+    head = per_clip_head(strength=0.7, sharpness=3.0, neutral=neutral).requires_grad_(False)
+    features = torch.randn(2, 6, 16, dtype=torch.float64)
+    query, key = head.query_key.weight.chunk(2)  # (4, 8) each
+    for clip in features:
+        mean = sum(frame[8:] for frame in clip) / 6
+        nodes = [frame[:8] + frame[8:] - mean for frame in clip]
+        adjacency = torch.empty(6, 6, dtype=torch.float64)
         for i in range(6):
+            alike = [math.exp(float((query @ nodes[i]) @ (key @ nodes[j])) / 2) for j in range(6)]
             for j in range(6):
-                expected = float(head.adjacency[i, j]) + 0.7 * u[j]
-                assert float(adjacency[i, j]) == pytest.approx(expected)
-        column = [float(head.adjacency[:, j].sum()) / 6 + 3.0 * u[j] for j in range(6)]
+                adjacency[i, j] = float(head.adjacency[i, j]) + 0.7 * alike[j] / sum(alike)
+        hidden = torch.stack(nodes)[None]
+        for module in head.graph_modules:
+            hidden = module(hidden, adjacency)
+        answers = [head.classifier(h).tolist() for h in hidden[0]]
+        alone = []
+        for frame in clip:  # a clip of one frame, which does not differ from itself
+            h = frame[None, None, :8]
+            for module in head.graph_modules:
+                h = module(h, (head.adjacency.sum() / 6 + 0.7).reshape(1, 1))
+            alone.append(head.classifier(h[0, 0]).tolist())
+        column = [float(head.adjacency[:, j].sum()) / 6 for j in range(6)]
+        papers = np.exp(column) / np.exp(column).sum()  # Eq. 7
+        clip_logits = sum(w * np.array(z) for w, z in zip(papers, answers, strict=True))
+        shown = [c for c in range(5) if c != neutral]
+        p = np.exp(clip_logits[shown]) / np.exp(clip_logits[shown]).sum()
+
+        def share(z: list[float], p: np.ndarray = p, shown: list[int] = shown) -> float:
+            total = 0.0
+            for probability, c in zip(p, shown, strict=True):
+                against = [z[neutral], z[c]] if neutral is not None else z
+                total += probability * np.exp(z[c]) / np.exp(against).sum()
+            return total
+
+        u = [1 - (1 - share(a)) * (1 - share(b)) for a, b in zip(answers, alone, strict=True)]
+        column = [entry + 3.0 * u_j for entry, u_j in zip(column, u, strict=True)]
         weights = np.exp(column) / np.exp(column).sum()
-        np.testing.assert_allclose(
-            head.fusion_weights(clip[None])[0].detach().numpy(), weights, rtol=1e-9
-        )
+        fused = sum(w * h for w, h in zip(weights, hidden[0], strict=True))
+        reading = head.read(clip[None])
+        assert reading.intensity is not None
+        np.testing.assert_allclose(reading.intensity[0], u, rtol=1e-9)
+        np.testing.assert_allclose(reading.weights[0], weights, rtol=1e-9)
+        np.testing.assert_allclose(reading.logits[0], head.classifier(fused), rtol=1e-9)
+
+
+def test_per_clip_weights_send_no_gradient_through_intensity() -> None:
+    head = per_clip_head(sharpness=3.0)
+    features = torch.randn(2, 6, 16, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(
+        head.read(features).weights.square().sum(), head.classifier.weight, allow_unused=True
+    )
+    assert gradient is None
 
 
 def test_per_clip_adjacency_knows_no_other_clip_of_the_batch() -> None:
     head = per_clip_head(strength=0.7, sharpness=3.0)
-    features = torch.randn(4, 6, 8, dtype=torch.float64)
+    features = torch.randn(4, 6, 16, dtype=torch.float64)
     alone = torch.cat([head(clip[None]) for clip in features])
     torch.testing.assert_close(head(features), alone)
 
@@ -289,23 +331,35 @@ def test_per_clip_adjacency_knows_no_other_clip_of_the_batch() -> None:
 @pytest.mark.parametrize("num_frames", [1, 3, 6, 11, 40])
 def test_per_clip_adjacency_takes_any_number_of_frames(num_frames: int) -> None:
     head = per_clip_head(strength=0.7, sharpness=3.0)
-    features = torch.randn(2, num_frames, 8, dtype=torch.float64)
+    features = torch.randn(2, num_frames, 16, dtype=torch.float64)
     assert head(features).shape == (2, 5)
     torch.testing.assert_close(
-        head.fusion_weights(features).sum(1), torch.ones(2, dtype=torch.float64)
+        head.read(features).weights.sum(1), torch.ones(2, dtype=torch.float64)
     )
 
 
-@pytest.mark.parametrize("num_frames", [3, 6, 12, 24])
-def test_resampled_adjacency_keeps_what_a_frame_takes(num_frames: int) -> None:
-    smooth = torch.linspace(0, 1, 6).expand(6, 6)  # columns rise
-    resampled = resample_adjacency(smooth, num_frames)
-    assert resampled.shape == (num_frames, num_frames)
-    torch.testing.assert_close(
-        resampled.sum(1), smooth.sum(1)[:1].expand(num_frames), rtol=0.05, atol=0
-    )
-    assert (resampled.diff(dim=1) >= -1e-6).all()
-    assert resample_adjacency(smooth, 6) is smooth
+def test_dropout_leaves_out_backbone_features_in_training_alone() -> None:
+    model = FERGCN(head_config(feature_dropout=0.5))
+    frames = torch.randn(2, 3, 32, 32)
+    model.backbone.eval()
+    with torch.no_grad():
+        assert not torch.equal(model.frame_features(frames), model.frame_features(frames))
+        model.eval()
+        expected = model.projection(model.backbone_features(frames))
+        torch.testing.assert_close(model.frame_features(frames), expected)
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 5, 6, 11, 12, 40])
+def test_resampled_adjacency_is_the_mean_over_the_time_of_its_frames(num_frames: int) -> None:
+    adjacency = torch.randn(6, 6, dtype=torch.float64)
+    resampled = resample_adjacency(adjacency, num_frames)
+    # In steps of 1/(6 n) of the clip, both kinds of frames have whole lengths.
+    fine = adjacency.repeat_interleave(num_frames, 0).repeat_interleave(num_frames, 1)
+    blocks = fine.view(num_frames, 6, num_frames, 6).mean((1, 3))
+    torch.testing.assert_close(resampled, blocks * 6 / num_frames)
+    # What a frame takes from all together stays.
+    torch.testing.assert_close(resampled.sum(1).mean(), adjacency.sum(1).mean())
+    assert resample_adjacency(adjacency, 6) is adjacency
 
 
 def test_last_frame_decides_alone_without_mixing() -> None:

@@ -69,15 +69,15 @@ def network(**changes: object) -> FaceNetwork:
 class Cheap(FaceNetwork):
     """The real head on features that cost nothing: what a face's colour is."""
 
-    def __init__(self) -> None:
-        real = network()
+    def __init__(self, **changes: object) -> None:
+        real = network(**changes)
         vars(self).update(vars(real))
         self.seen: list[int] = []
 
-    def features(self, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def features(self, faces: np.ndarray) -> np.ndarray:
         self.seen.append(len(faces))
         colours = faces[:, 20, 20].astype(np.float32)  # (M, 3)
-        return np.tile(colours / 128 - 1, (1, 6))[:, :16], None
+        return np.tile(colours / 128 - 1, (1, 11))[:, : self.checkpoint.config.frame_dim]
 
 
 def frame_with_faces(index: int, time_s: float, present: tuple[int, ...]) -> tuple:
@@ -228,6 +228,26 @@ def test_engine_scores_the_windows_of_a_plain_loop_between_gaps(
         np.testing.assert_allclose(frames.loc[k, list(EXPRESSIONS)].astype(float), mean, atol=1e-9)
 
 
+def test_intensity_of_a_frame_is_the_mean_of_its_windows() -> None:
+    """Of a network that tells it, between the frames seen in line; the windows say which one."""
+    net, config = Cheap(adjacency="per_clip", neutral=7), AnalysisConfig(window_s=0.9)
+    rows = [(k / 10, (0,)) for k in range(23)]
+    frames = tables(play(net, config, rows), net)["frames"]
+    found = (frame_with_faces(k, time_s, (0,)) for k, (time_s, _) in enumerate(rows))
+    crops = np.stack([frame.faces[0].crop for frame in numbered(found, config)])
+    features = net.features(crops)
+    said: list[list[float]] = [[] for _ in rows]
+    for window in planned(np.arange(23) / 10, 4, 0.9, config.stride_s, None):
+        intensity = net.answers(features[window.chosen][None]).intensity
+        assert intensity is not None
+        for k in range(window.start, window.stop):
+            said[k].append(np.interp(k, window.chosen, intensity[0]))
+    expected = np.array([np.mean(values) for values in said])
+    assert max(map(len, said)) > 2 and np.ptp(expected) > 1e-4
+    np.testing.assert_allclose(frames["intensity"].astype(float), expected, atol=1e-5)
+    np.testing.assert_allclose(frames["neutral"].astype(float), 1 - expected, atol=1e-5)
+
+
 @given(st.integers(1, 80), st.integers(1, 20), st.sampled_from([8, 23.976, 25, 29.97, 60]))
 def test_frames_of_a_constant_rate_are_spread_as_in_training(
     length: int, num_frames: int, fps: float
@@ -261,10 +281,10 @@ def test_shared_features_give_the_answers_of_the_whole_network(length: int, adja
     net = network(adjacency=adjacency)
     rng = np.random.default_rng(length)
     faces = rng.integers(0, 256, (length, 40, 40, 3), dtype=np.uint8)
-    features, intensity = net.features(faces)
-    assert (intensity is not None) == (adjacency == "per_clip")
+    features = net.features(faces)
     chosen = np.array([w.chosen for w in planned(np.arange(length) / 25, 4, 0.6, 0.2, None)])
-    logits, parts = net.answers(features[chosen])
+    logits, parts, intensity = net.answers(features[chosen])
+    assert (intensity is not None) == (adjacency == "per_clip")
     model = net.checkpoint.model
     with torch.inference_mode():
         frames = fergcn_transform(faces)
@@ -296,8 +316,9 @@ def test_contributions_and_bias_add_up_to_the_windows_logit() -> None:
 
 def test_other_heads_have_no_contributions() -> None:
     net = network(network="transformer")
-    logits, parts = net.answers(np.zeros((2, 4, 16), np.float32))
-    assert logits.shape == (2, 8) and parts is None and net.classifier_bias is None
+    logits, parts, intensity = net.answers(np.zeros((2, 4, 16), np.float32))
+    assert logits.shape == (2, 8) and parts is None and intensity is None
+    assert net.classifier_bias is None
 
 
 # The stream

@@ -21,12 +21,11 @@ from fergcn import training
 from fergcn.checkpoint import load_checkpoint, save_checkpoint
 from fergcn.clips import Clip
 from fergcn.expressions import FergcnError
-from fergcn.features import FeatureClassifier, dataset_features
+from fergcn.features import dataset_features
 from fergcn.model import FERGCN
 from fergcn.training import (
     TrainConfig,
     epoch_batches,
-    intensity_loss,
     predict_feature_probs,
     predict_probs,
     sampling_probs,
@@ -417,17 +416,6 @@ train_model(clips, Path({str(tmp_path / "two")!r}), tiny_config(), config)
         torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_intensity_loss_by_hand() -> None:
-    scores = torch.tensor([[0.0, 2.0, -1.0, 4.0], [1.0, 0.0, -3.0, 0.5]])
-    highest = (0 + 2 + 4) / 3
-    quiet = [math.log(1 + math.exp(s)) for s in (1.0, 0.0, -3.0, 0.5)]
-    expected = math.log(1 + math.exp(-highest)) + sum(quiet) / 4
-    loss = intensity_loss(scores, torch.tensor([False, True]))
-    assert float(loss) == pytest.approx(expected, rel=1e-5)
-    only_loud = intensity_loss(scores[:1], torch.tensor([False]))
-    assert float(only_loud) == pytest.approx(math.log(1 + math.exp(-highest)), rel=1e-5)
-
-
 def test_intensity_is_learned_from_labels_alone(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     clips, features, truth = [], [], []
@@ -452,7 +440,7 @@ def test_intensity_is_learned_from_labels_alone(tmp_path: Path) -> None:
     folder = train_model(
         clips,
         tmp_path / "run",
-        tiny_config(adjacency="per_clip"),
+        tiny_config(adjacency="per_clip", temporal="none", neutral=2),
         config,
         features=wide,
         expressions=expressions,
@@ -460,8 +448,7 @@ def test_intensity_is_learned_from_labels_alone(tmp_path: Path) -> None:
     model = load_checkpoint(folder).model
     assert isinstance(model, FERGCN)
     with torch.inference_mode():
-        scores = FeatureClassifier(model)
-        u = torch.sigmoid(scores.intensity_scores(torch.from_numpy(wide[0]))).numpy()
+        u = model.head.read(model.projection(torch.from_numpy(wide[0]))).intensity.numpy()
     shown = np.array(truth) == 1
     assert u[shown].mean() > u[~shown].mean() + 0.4
     loud = np.array([clip.expression != "neutral" for clip in clips])

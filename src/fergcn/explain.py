@@ -109,14 +109,14 @@ def heatmaps(model: FERGCN, frames: Tensor) -> Heatmaps:
     with torch.no_grad():
         maps = spatial_maps(model, frames)
     maps.requires_grad_()
-    features = pool_maps(model, maps)  # (N, d)
+    features = pool_maps(model, maps)  # (N, frame_dim)
     before = _energy_maps(features, maps)
     if not isinstance(model.head, GraphHead) or not len(model.head.graph_modules):
         return Heatmaps(before, None)
     module = model.head.graph_modules[0]
     assert isinstance(module, GraphModule)
-    adjacency = model.head.clip_adjacency(features[None])[0]
-    outputs = module.graph(features[None], adjacency)[0]
+    nodes = model.head.nodes(features[None])  # (1, N, d)
+    outputs = module.graph(nodes, model.head.clip_adjacency(nodes)[0])[0]
     return Heatmaps(before, _energy_maps(outputs, maps))
 
 
@@ -199,7 +199,7 @@ def _overlap(cells: int, positions: int, extent: float) -> Floats:
 
 
 def frame_contributions(head: GraphHead, features: Tensor) -> tuple[Floats, Floats]:
-    """What each frame contributes to each logit, as `GraphHead.frame_contributions` has it.
+    """What each frame contributes to each logit, as `Reading.contributions` has it.
 
     Args:
         head: the network's head, in evaluation mode.
@@ -210,7 +210,7 @@ def frame_contributions(head: GraphHead, features: Tensor) -> tuple[Floats, Floa
         to the logits.
     """
     with torch.no_grad():
-        parts = head.frame_contributions(features[None])[0]
+        parts = head.read(features[None]).contributions[0]
     return parts.double().cpu().numpy(), head.classifier.bias.detach().double().cpu().numpy()
 
 
@@ -219,23 +219,22 @@ def frame_scores(head: nn.Module, features: Tensor) -> dict[str, Floats]:
 
     Args:
         head: the network's head, in evaluation mode.
-        features: `(B, N, d)`, what goes into it.
+        features: `(B, N, frame_dim)`, what goes into it.
 
     Returns:
         `(B, N)` each: `weights`, the fusion weights, of heads that learn them; `intensity`, u of
         0 to 1, of graph heads with `per_clip`. Nothing of other heads.
     """
     found: dict[str, Tensor] = {}
-    learned = isinstance(head, FrameAttentionHead) or (
-        isinstance(head, GraphHead)
-        and head.config.fusion == "intensity"
-        and len(head.graph_modules) > 0
-    )
     with torch.no_grad():
-        if isinstance(head, GraphHead | FrameAttentionHead) and learned:
-            found["weights"] = head.fusion_weights(features).expand(features.shape[:2])
-        if isinstance(head, GraphHead) and head.intensity is not None:
-            found["intensity"] = torch.sigmoid(head.intensity_scores(features))
+        if isinstance(head, FrameAttentionHead):
+            found["weights"] = head.fusion_weights(features)
+        elif isinstance(head, GraphHead):
+            reading = head.read(features)
+            if head.config.fusion == "intensity" and len(head.graph_modules) > 0:
+                found["weights"] = reading.weights
+            if reading.intensity is not None:
+                found["intensity"] = reading.intensity
     return {name: values.double().cpu().numpy() for name, values in found.items()}
 
 

@@ -66,12 +66,12 @@ def export_network(
 ) -> list[Difference]:
     """Write a checkpoint's network as ONNX; the folder appears only if it answers as torch does.
 
-    `backbone.onnx` maps normalised frames `(M, 3, crop, crop)` to features `(M, d)`, and with
-    `adjacency="per_clip"` to each frame's intensity `(M,)`, 0 to 1. `head.onnx` maps features
-    `(B, N, d)` to logits `(B, classes)`; the graph head also gives fusion weights `(B, N)` and what
-    each frame contributes to each logit `(B, N, classes)`, and with `per_clip` the intensity
-    `(B, N)`. M and B are free, and N too where the head takes any (`per_clip`). `export.json` says
-    what the files are, `parity.json` how far they are from torch on bundled clips.
+    `backbone.onnx` maps normalised frames `(M, 3, crop, crop)` to features `(M, frame_dim)`.
+    `head.onnx` maps features `(B, N, frame_dim)` to logits `(B, classes)`; the graph head also
+    gives fusion weights `(B, N)` and what each frame contributes to each logit `(B, N, classes)`,
+    and with `adjacency="per_clip"` each frame's intensity `(B, N)`, 0 to 1. M and B are free, and N
+    too where the head takes any (`per_clip`). `export.json` says what the files are, `parity.json`
+    how far they are from torch on bundled clips.
 
     Args:
         checkpoint: its network is moved to the CPU.
@@ -232,7 +232,7 @@ def compare(
     with torch.inference_mode():
         for number, clip in enumerate(clips):
             length = num_frames
-            if is_per_clip(model):
+            if model.config.per_clip:
                 length = max(1, num_frames + (0, 5, 0, -5)[number % 4])
             faces = load_clip(clip, length)
             frames = eval_transform(faces, checkpoint.resize, checkpoint.crop)
@@ -240,10 +240,7 @@ def compare(
             features = model.frame_features(frames)
             truth = _head_truth(model, features[None])
             add(truth, exported.run_head(described["features"][None]))
-            single = {"features": features}
-            if "intensity" in truth:
-                single["intensity"] = truth["intensity"][0]
-            add(single, described)
+            add({"features": features}, described)
             if length == num_frames:
                 usual.append(features)
             on_progress(number + 1, len(clips))
@@ -257,13 +254,8 @@ def agrees(differences: list[Difference], tolerance: float) -> bool:
     return bool(_worst(differences) <= tolerance)
 
 
-def is_per_clip(model: FERGCN) -> bool:
-    """Whether the network tells a frame's intensity; its head then takes any number of frames."""
-    return isinstance(model.head, GraphHead) and model.head.intensity is not None
-
-
 def write_backbone(model: FERGCN, crop: int, path: Path) -> None:
-    """Write backbone and projection, and what tells a frame's intensity.
+    """Write backbone and projection.
 
     Args:
         model: in evaluation mode, on the CPU.
@@ -273,10 +265,9 @@ def write_backbone(model: FERGCN, crop: int, path: Path) -> None:
     Raises:
         FergcnError: torch can't export it.
     """
-    outputs = ["features", "intensity"] if is_per_clip(model) else ["features"]
     free = {0: torch.export.Dim("batch")}
     frames = torch.zeros(2, 3, crop, crop)
-    _write(_Backbone(model), "frames", frames, free, outputs, path)
+    _write(_Backbone(model), "frames", frames, free, ["features"], path)
 
 
 def write_head(model: FERGCN, path: Path) -> None:
@@ -289,14 +280,13 @@ def write_head(model: FERGCN, path: Path) -> None:
     Raises:
         FergcnError: torch can't export it.
     """
-    num_frames, width = model.config.num_frames, model.config.feature_dim
+    num_frames, width = model.config.num_frames, model.config.frame_dim
     outputs = ["logits"]
     if isinstance(model.head, GraphHead):
         outputs += ["weights", "contributions"]
-    if is_per_clip(model):
-        outputs += ["intensity"]
     free = {0: torch.export.Dim("batch")}
-    if is_per_clip(model):
+    if model.config.per_clip:
+        outputs += ["intensity"]
         free[1] = torch.export.Dim("frames")
         num_frames += 3  # with N itself, the interpolation of A would not be in the trace
     features = torch.zeros(2, num_frames, width)
@@ -342,13 +332,8 @@ class _Backbone(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
-        features = self.model.frame_features(frames)
-        if not is_per_clip(self.model):
-            return (features,)
-        head = self.model.head
-        assert isinstance(head, GraphHead)
-        return features, torch.sigmoid(head.intensity_scores(features[None]))[0]
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.model.frame_features(frames)
 
 
 class _Head(nn.Module):
@@ -359,15 +344,9 @@ class _Head(nn.Module):
         self.head = model.head
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        head = self.head
-        if not isinstance(head, GraphHead):
-            return (head(features),)
-        parts = head.frame_contributions(features)  # (B, N, classes)
-        weights = head.fusion_weights(features).expand(features.shape[:2])
-        outputs = (parts.sum(dim=1) + head.classifier.bias, weights, parts)
-        if head.intensity is None:
-            return outputs
-        return *outputs, torch.sigmoid(head.intensity_scores(features))
+        if not isinstance(self.head, GraphHead):
+            return (self.head(features),)
+        return tuple(output for output in self.head.read(features) if output is not None)
 
 
 def _write(
@@ -463,7 +442,7 @@ def _card(checkpoint: Checkpoint, model: FERGCN, hashes: dict[str, str]) -> dict
         "crop": checkpoint.crop,
         "mean": IMAGENET_MEAN,
         "std": IMAGENET_STD,
-        "any_num_frames": is_per_clip(model),
+        "any_num_frames": model.config.per_clip,
         "classifier_bias": head.classifier.bias.tolist() if isinstance(head, GraphHead) else None,
         "checkpoint_sha256": checkpoint.sha256,
         "files": hashes,
@@ -505,14 +484,10 @@ def _check_place(directory: Path) -> None:
 
 
 def _head_truth(model: FERGCN, features: Tensor) -> dict[str, Tensor]:
-    truth: dict[str, Tensor] = {"logits": model.head(features)}
-    head = model.head
-    if isinstance(head, GraphHead):
-        truth["weights"] = head.fusion_weights(features).expand(features.shape[:2])
-        truth["contributions"] = head.frame_contributions(features)
-        if head.intensity is not None:
-            truth["intensity"] = torch.sigmoid(head.intensity_scores(features))
-    return truth
+    if not isinstance(model.head, GraphHead):
+        return {"logits": model.head(features)}
+    reading = model.head.read(features)._asdict()
+    return {name: output for name, output in reading.items() if output is not None}
 
 
 def _difference(name: str, found: list[tuple[Tensor, NDArray[np.float32]]]) -> Difference:

@@ -3,7 +3,7 @@
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,19 @@ PARITY_FILE = "parity.json"
 FORMAT = 1
 
 Floats = NDArray[np.float32]
+
+
+class WindowAnswers(NamedTuple):
+    """What a network says of windows."""
+
+    logits: Floats
+    """`(W, classes)`."""
+    contributions: Floats | None
+    """`(W, N, classes)` what each frame contributed to each logit; together with `classifier_bias`
+    they add up to it. None for other heads than the graph head."""
+    intensity: Floats | None
+    """`(W, N)` how intense an expression each frame shows, 0 to 1; None without
+    `adjacency="per_clip"`."""
 
 
 class ExportedNetwork:
@@ -69,32 +82,16 @@ class ExportedNetwork:
     def _head(self) -> Any:
         return open_session(self._directory / HEAD_FILE, self._threads)
 
-    def features(self, faces: NDArray[np.uint8]) -> tuple[Floats, Floats | None]:
-        """Describe single faces.
+    def features(self, faces: NDArray[np.uint8]) -> Floats:
+        """Describe single faces: `(M, resize, resize, 3)` RGB, aligned, to `(M, frame_dim)`."""
+        return self.run_backbone(normalized_crops(faces, self.crop))["features"]
 
-        Args:
-            faces: `(M, resize, resize, 3)` RGB, aligned.
-
-        Returns:
-            Features `(M, d)`, and how intense an expression each face shows, `(M,)`, 0 to 1: what
-            a network with `adjacency="per_clip"` says of the frame alone, None for other networks.
-        """
-        outputs = self.run_backbone(normalized_crops(faces, self.crop))
-        return outputs["features"], outputs.get("intensity")
-
-    def answers(self, windows: Floats) -> tuple[Floats, Floats | None]:
-        """Answer windows.
-
-        Args:
-            windows: `(W, N, d)` features.
-
-        Returns:
-            Logits `(W, classes)`, and what each frame contributed to each logit, `(W, N, classes)`;
-            together with `classifier_bias` they add up to it. None for other heads than the graph
-            head.
-        """
+    def answers(self, windows: Floats) -> WindowAnswers:
+        """Answer windows of features, `(W, N, frame_dim)`."""
         outputs = self.run_head(windows)
-        return outputs["logits"], outputs.get("contributions")
+        return WindowAnswers(
+            outputs["logits"], outputs.get("contributions"), outputs.get("intensity")
+        )
 
     def run_backbone(self, frames: Floats) -> dict[str, Floats]:
         """Outputs of the backbone's file for `(M, 3, crop, crop)` normalised frames, by name."""

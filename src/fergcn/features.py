@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fergcn.cache import cache_dir
 from fergcn.clips import Clip, clip_digest, load_clip
-from fergcn.model import FERGCN, GraphHead
+from fergcn.model import FERGCN
 from fergcn.transforms import eval_transform
 
 VIEWS = 2
@@ -31,18 +31,14 @@ class FeatureClassifier(nn.Module):
 
     def __init__(self, model: FERGCN) -> None:
         super().__init__()
+        self.dropout = model.dropout
         self.projection = model.projection
         self.head = model.head
 
     def forward(self, features: Tensor) -> Tensor:
         """Map `(B, N, C)` backbone features to `(B, num_classes)` logits."""
-        logits: Tensor = self.head(self.projection(features))
+        logits: Tensor = self.head(self.projection(self.dropout(features)))
         return logits
-
-    def intensity_scores(self, features: Tensor) -> Tensor:
-        """Map `(B, N, C)` backbone features to `(B, N)`, as `GraphHead.intensity_scores`."""
-        assert isinstance(self.head, GraphHead)  # others are never asked
-        return self.head.intensity_scores(self.projection(features))
 
 
 def clip_fingerprint(clips: Sequence[Clip]) -> str:

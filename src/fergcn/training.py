@@ -33,7 +33,6 @@ from fergcn.features import (
 )
 from fergcn.model import (
     FERGCN,
-    GraphHead,
     ModelConfig,
     Network,
     create_network,
@@ -88,8 +87,6 @@ class TrainConfig:
     `fergcn evaluate` writes it; the network is to say the same of the clips that are in it."""
     soft_share: float = 1.0
     """Weight of that loss beside the one of the labels."""
-    intensity_loss: float = 0.5
-    """Weight of the loss that teaches `adjacency="per_clip"` which frames are intense."""
     freeze_backbone: bool = False
     """Train projection and head only, on backbone features that are computed once."""
     init: str | None = None
@@ -384,12 +381,6 @@ def train_model(
         _restore(trained, optimizer, state)
     wrapped, wrapped_optimizer = fabric.setup(trained, optimizer)
 
-    neutral = expressions.index("neutral") if "neutral" in expressions else -1
-    head = getattr(model, "head", None)
-    per_clip = isinstance(head, GraphHead) and head.intensity is not None
-    teach_intensity = per_clip and neutral >= 0 and config.intensity_loss > 0
-    if teach_intensity:
-        wrapped.mark_forward_method("intensity_scores")
     probs = sampling_probs(clips, config.balance, sources) if config.balance else None
     if first_epoch == 0:
         on_epoch(0, model)
@@ -415,9 +406,6 @@ def train_model(
                 rows = torch.from_numpy(batches[step])
                 softened = soft_loss(logits, soft_labels[rows].to(logits.device))
                 loss = loss + config.soft_share * softened
-            if teach_intensity:
-                scores = wrapped.intensity_scores(inputs)
-                loss = loss + config.intensity_loss * intensity_loss(scores, labels == neutral)
             wrapped_optimizer.zero_grad()
             fabric.backward(loss)
             wrapped_optimizer.step()
@@ -517,29 +505,6 @@ def shift_to_rare(model: Network, targets: NDArray[np.int64], amount: float) -> 
     bias = last_layer(model).bias
     with torch.no_grad():
         bias.add_(torch.from_numpy(shift).to(bias))
-
-
-def intensity_loss(scores: Tensor, is_neutral: Tensor) -> Tensor:
-    """Teach intensity from the clips' labels alone, by multiple instances.
-
-    No frame of a neutral clip is intense; of a clip with an expression, a few frames are, nobody
-    says which. Both kinds of clips count alike.
-
-    Args:
-        scores: `(B, N)` of `FrameIntensity`.
-        is_neutral: `(B,)`.
-
-    Returns:
-        The mean of `log(1 + e^s)` over the frames of neutral clips, plus that of `log(1 + e^-s)` of
-        the other clips, s being the mean of a clip's three highest scores.
-    """
-    highest = scores.float().topk(min(3, scores.shape[1]), dim=1).values.mean(1)  # (B)
-    quiet = F.softplus(scores.float()).mean(1)
-    loud = F.softplus(-highest)
-    neutral = is_neutral.float()
-    return (quiet * neutral).sum() / neutral.sum().clamp(min=1) + (loud * (1 - neutral)).sum() / (
-        1 - neutral
-    ).sum().clamp(min=1)
 
 
 def predict_probs(

@@ -121,8 +121,8 @@ class Face:
         self.detection = detection
         self.crop: NDArray[np.uint8] | None = crop
         self.features: NDArray[np.float32] | None = None
-        self.intensity: float | None = None
         self.probs_sum: NDArray[np.float64] | float = 0.0
+        self.intensity_sum: float | None = None  # of networks that tell it
         self.num_windows = 0
         self.done = False
 
@@ -248,11 +248,10 @@ class Engine:
             batch = faces[start : start + size]
             with self._stopwatch("backbone"):
                 crops = np.stack([face.crop for face in batch if face.crop is not None])
-                features, intensity = self.network.features(crops)
+                features = self.network.features(crops)
             for row, face in enumerate(batch):
                 face.crop = None
                 face.features = features[row].copy()  # a row of the batch would keep all of it
-                face.intensity = None if intensity is None else float(intensity[row])
 
     def _take(self, frame: NumberedFrame) -> list[_Planned]:
         """Put a frame's faces into their tracks → the windows that end by that."""
@@ -343,11 +342,14 @@ class Engine:
             batch = planned[start : start + WINDOW_BATCH]
             with self._stopwatch("head"):
                 features = [window.features for window in batch if window.features is not None]
-                logits, parts = self.network.answers(np.stack(features))
+                answers = self.network.answers(np.stack(features))
             for row, window in enumerate(batch):
                 window.features = None
-                window.logits = logits[row].astype(np.float64)
-                window.parts = None if parts is None else parts[row].copy()
+                window.logits = answers.logits[row].astype(np.float64)
+                if answers.contributions is not None:
+                    window.parts = answers.contributions[row].copy()
+                if answers.intensity is not None:
+                    _add_intensity(window, answers.intensity[row])
                 probs = _softmax(window.logits)
                 for face in window.spanned:
                     face.probs_sum = face.probs_sum + probs
@@ -410,10 +412,10 @@ class Engine:
 
     def _row(self, track_id: int, face: Face) -> Iterator[Prediction | FoundSegment]:
         probs = np.asarray(face.probs_sum) / face.num_windows
-        intensity = face.intensity
-        if intensity is None:
+        if face.intensity_sum is None:
             intensity = _intensity(probs, self.expressions)
         else:
+            intensity = face.intensity_sum / face.num_windows
             probs = _with_intensity(probs, intensity, self.expressions)
         x1, y1, x2, y2 = face.detection.xyxy.tolist()
         yield Prediction(
@@ -445,6 +447,14 @@ def _plan(track: _Track, window: Window, first: int) -> _Planned:
         chosen,
         np.stack([face.features for face in chosen if face.features is not None]),
     )
+
+
+def _add_intensity(window: _Planned, intensity: NDArray[np.float32]) -> None:
+    """Give the frames that a window spans what it says of theirs; between those seen, in line."""
+    seen_s = [face.time_s for face in window.chosen]
+    spanned_s = [face.time_s for face in window.spanned]
+    for face, value in zip(window.spanned, np.interp(spanned_s, seen_s, intensity), strict=True):
+        face.intensity_sum = (face.intensity_sum or 0.0) + float(value)
 
 
 def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

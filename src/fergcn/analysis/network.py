@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fergcn.analysis.config import Runtime
 from fergcn.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint
-from fergcn.exported import ExportedNetwork, is_export
+from fergcn.exported import ExportedNetwork, WindowAnswers, is_export
 
 if TYPE_CHECKING:
     from fergcn.analysis.torch_network import TorchNetwork
@@ -72,29 +72,12 @@ class FaceNetwork:
         self.classifier_bias = self._network.classifier_bias
         """Of each class's logit, beside the frames' contributions; None where there are none."""
 
-    def features(self, faces: NDArray[np.uint8]) -> tuple[Floats, Floats | None]:
-        """Describe single faces.
-
-        Args:
-            faces: `(M, resize, resize, 3)` RGB, aligned.
-
-        Returns:
-            Features `(M, d)`, and how intense an expression each face shows, `(M,)`, 0 to 1: what
-            a network with `adjacency="per_clip"` says of the frame alone, None for other networks.
-        """
+    def features(self, faces: NDArray[np.uint8]) -> Floats:
+        """Describe single faces: `(M, resize, resize, 3)` RGB, aligned, to `(M, frame_dim)`."""
         return self._network.features(faces)
 
-    def answers(self, windows: Floats) -> tuple[Floats, Floats | None]:
-        """Answer windows.
-
-        Args:
-            windows: `(W, N, d)` features.
-
-        Returns:
-            Logits `(W, classes)`, and what each frame contributed to each logit, `(W, N, classes)`;
-            together with `classifier_bias` they add up to it. None for other heads than the graph
-            head.
-        """
+    def answers(self, windows: Floats) -> WindowAnswers:
+        """Answer windows of features, `(W, N, frame_dim)`."""
         return self._network.answers(windows)
 
     def still_logits(self, faces: NDArray[np.uint8]) -> Floats:
@@ -106,8 +89,8 @@ class FaceNetwork:
         Returns:
             Logits `(M, classes)`.
         """
-        features, _ = self.features(faces)
-        return self.answers(np.repeat(features[:, None], self.num_frames, axis=1))[0]
+        features = self.features(faces)
+        return self.answers(np.repeat(features[:, None], self.num_frames, axis=1)).logits
 
 
 def _has_gpu() -> bool:

@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from fergcn.checkpoint import Checkpoint
+from fergcn.exported import WindowAnswers
 from fergcn.expressions import FergcnError
 from fergcn.model import FERGCN, GraphHead
 from fergcn.transforms import eval_transform
@@ -45,25 +46,22 @@ class TorchNetwork:
         self._model = model
         self._resize, self._crop = checkpoint.resize, checkpoint.crop
 
-    def features(self, faces: NDArray[np.uint8]) -> tuple[Floats, Floats | None]:
+    def features(self, faces: NDArray[np.uint8]) -> Floats:
         """Describe single faces; as `ExportedNetwork.features`."""
         with torch.inference_mode():
             batch = eval_transform(faces, self._resize, self._crop)
             features = self._model.frame_features(batch.to(self.device))
-            head = self._model.head
-            intensity = None
-            if isinstance(head, GraphHead) and head.intensity is not None:
-                scores = head.intensity_scores(features[None])[0]
-                intensity = torch.sigmoid(scores).cpu().numpy()
-        return features.cpu().numpy(), intensity
+        return features.cpu().numpy()
 
-    def answers(self, windows: Floats) -> tuple[Floats, Floats | None]:
+    def answers(self, windows: Floats) -> WindowAnswers:
         """Answer windows; as `ExportedNetwork.answers`."""
         with torch.inference_mode():
             features = torch.from_numpy(windows).to(self.device)
             head = self._model.head
             if not isinstance(head, GraphHead):
-                return head(features).cpu().numpy(), None
-            parts = head.frame_contributions(features)
-            logits = parts.sum(dim=1) + head.classifier.bias
-        return logits.cpu().numpy(), parts.cpu().numpy()
+                return WindowAnswers(head(features).cpu().numpy(), None, None)
+            reading = head.read(features)
+        intensity = None if reading.intensity is None else reading.intensity.cpu().numpy()
+        return WindowAnswers(
+            reading.logits.cpu().numpy(), reading.contributions.cpu().numpy(), intensity
+        )

@@ -117,14 +117,14 @@ def _sharing_ratio(repeats: int) -> float:
     rng = np.random.default_rng(0)
     faces = rng.integers(0, 256, (WINDOWS + network.num_frames - 1, side, side, 3), dtype=np.uint8)
     spans = [slice(start, start + network.num_frames) for start in range(WINDOWS)]
-    before, _ = network.features(faces[: network.num_frames - 1])
+    before = network.features(faces[: network.num_frames - 1])
 
     def by_themselves() -> None:
         for span in spans:
-            network.answers(network.features(faces[span])[0][None])
+            network.answers(network.features(faces[span])[None])
 
     def shared() -> None:
-        new, _ = network.features(faces[network.num_frames - 1 :])  # each face is new once
+        new = network.features(faces[network.num_frames - 1 :])  # each face is new once
         features = np.concatenate([before, new])
         network.answers(np.stack([features[span] for span in spans]))
 

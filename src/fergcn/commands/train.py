@@ -26,12 +26,15 @@ class NetworkOptions(ModelConfig):
     """The network's flags: everything but the classes, which the dataset decides."""
 
     num_classes: Annotated[int, Parameter(parse=False)] = 8
+    neutral: Annotated[int | None, Parameter(parse=False)] = None
 
     def for_clips(self, clips: list[Clip]) -> ModelConfig:
-        """Complete the configuration with the number of classes that occur."""
+        """Complete the configuration with the classes that occur."""
         from fergcn.training import dataset_expressions
 
-        return replace(self, num_classes=len(dataset_expressions(clips)))
+        names = dataset_expressions(clips)
+        neutral = names.index("neutral") if "neutral" in names else None
+        return replace(self, num_classes=len(names), neutral=neutral)
 
 
 Network = Annotated[NetworkOptions, Parameter(name="*")]

@@ -25,19 +25,34 @@ class ModelConfig:
     fusion: Literal["intensity", "mean", "last"] = "intensity"
     """How frames become one vector: Eq. 7 and 8, their average, or the last one."""
     adjacency: Literal["shared", "own", "identity", "per_clip"] = "shared"
-    """One learned A for all modules, a learned A for each, the fixed identity, or the shared A and
-    a term that each clip's own features give."""
+    """One learned A for all modules, a learned A for each, the fixed identity, or a graph of each
+    clip's own, as `GraphHead` explains it."""
     temporal: Literal["eq6", "concat", "none"] = "eq6"
     """What follows each graph convolution: Eq. 6, a concatenating BiLSTM, or nothing."""
     negative_slope: float = 0.2
     """Of the LeakyReLU in Eq. 4."""
+    feature_dropout: float = 0.0
+    """Share of the backbone's features that training leaves out."""
+    neutral: int | None = None
+    """Which of the classes is neutral; with `per_clip`, a frame's intensity is read from it."""
     pretrained: bool = True
     """Start the backbone from ImageNet weights (`r3d-18`: from Kinetics)."""
     network: Literal[
         "fer-gcn", "frame-average", "cnn-bilstm", "frame-attention", "transformer", "r3d-18"
     ] = "fer-gcn"
     """FER-GCN or what it is compared with. `num_modules`, `fusion`, `adjacency`, `temporal` and
-    `negative_slope` count for FER-GCN alone, `backbone` and `feature_dim` for all but `r3d-18`."""
+    `negative_slope` count for FER-GCN alone, `backbone`, `feature_dim` and `feature_dropout` for
+    all but `r3d-18`."""
+
+    @property
+    def per_clip(self) -> bool:
+        """Whether each clip has a graph of its own."""
+        return self.network == "fer-gcn" and self.adjacency == "per_clip" and self.num_modules > 0
+
+    @property
+    def frame_dim(self) -> int:
+        """Numbers that describe a frame: d, or twice as many with a graph of each clip's own."""
+        return 2 * self.feature_dim if self.per_clip else self.feature_dim
 
     def __post_init__(self) -> None:
         choices = {
@@ -58,6 +73,14 @@ class ModelConfig:
             raise ValueError(
                 f"found num_classes={self.num_classes} and num_frames={self.num_frames}, "
                 "expected at least 2 and 1"
+            )
+        if not 0 <= self.feature_dropout < 1:
+            raise ValueError(
+                f"found feature_dropout={self.feature_dropout}, expected 0 to 1, without 1"
+            )
+        if self.neutral is not None and not 0 <= self.neutral < self.num_classes:
+            raise ValueError(
+                f"found neutral={self.neutral}, expected one of {self.num_classes} classes"
             )
         if self.feature_dim < 2 or self.feature_dim % 2:
             raise ValueError(

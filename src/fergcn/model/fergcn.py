@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,25 +15,46 @@ from fergcn.model.comparators import (
     VideoCNN,
 )
 from fergcn.model.config import ModelConfig
-from fergcn.model.graph import (
-    FrameIntensity,
-    GraphModule,
-    intensity_weights,
-    resample_adjacency,
-)
+from fergcn.model.graph import GraphModule, intensity_weights, resample_adjacency
 
 GAIN = 30.0
 """How much sharpness is worth: it is a single number, and steps as small as those of a weight among
-many would leave it near 0. Strength is not: large, it drowns each frame's own features in A."""
+many would leave it near 0."""
+
+
+class Reading(NamedTuple):
+    """What a graph head says of clips."""
+
+    logits: Tensor
+    """`(B, num_classes)`."""
+    weights: Tensor
+    """`(B, N)` weight of each frame in the fused representation; a clip's add up to 1."""
+    contributions: Tensor
+    """`(B, N, num_classes)` part of each frame in each logit, exactly: `w_i · (W h_i)`, Eq. 8 being
+    linear. Summed over the frames and with the classifier's bias added, the logits. h_i has seen
+    the whole clip through the graph and the BiLSTM: this is what frame i's place in the sum is
+    worth, not what the logit would lose without the frame."""
+    intensity: Tensor | None
+    """`(B, N)` how intense an expression each frame shows, 0 to 1; None without `per_clip`."""
 
 
 class GraphHead(nn.Module):
     """From frame features to logits: graph modules, fusion, linear classifier.
 
-    With `adjacency="per_clip"`, which is ours, u_j says from frame j alone how intense an
-    expression it shows, and `A + strength · 1 uᵀ` takes the place of A: every frame listens more to
-    the intense ones of its own clip. In the fusion `softmax(mean_i A_ij + sharpness · u_j)` takes
-    the place of Eq. 7. Strength and sharpness start at 0, where it is the paper's network.
+    With `adjacency="per_clip"`, which is ours, every clip has a graph of its own:
+
+    - A frame enters as `p_i + q_i - mean(q)`, by itself and by how it differs from its clip: the
+      features have two halves, p and q. (On the complete graph this is one more convolution.)
+    - All modules share `A + strength · softmax(Q Kᵀ / √(d/2))`, scaled dot products of the frames.
+    - How much a frame shows of the clip's expression, the classifier says, too. What Eq. 7 and 8
+      answer gives the probabilities p_c that it is c, neutral left out; of logits z_c of a frame,
+      `s(z) = Σ_c p_c σ(z_c - z_neutral)`, or, where no class is neutral, `Σ_c p_c softmax(z)_c`.
+      Among its clip's frames z is the classifier's answer to h_i, which tells small changes; alone,
+      as a clip of one frame, it tells an expression that does not change. The frame's intensity
+      is `u_i = 1 - (1 - s(among)) (1 - s(alone))`. In the fusion `softmax(mean_i A_ij + sharpness
+      · u_j)` takes the place of Eq. 7; as there, no gradient reaches u from it.
+
+    q, strength and sharpness start at 0, where it is the paper's network.
 
     Args:
         config: the network's configuration.
@@ -41,7 +63,7 @@ class GraphHead(nn.Module):
         adjacency: A, `(N, N)`, the identity at first. One parameter that all modules share
             unless the configuration says otherwise; with `own`, `(num_modules, N, N)`; with
             `identity` or without modules, a buffer that is never trained.
-        intensity: with `per_clip`, what gives u; None otherwise.
+        per_clip: whether each clip has a graph of its own.
     """
 
     adjacency: Tensor
@@ -61,18 +83,25 @@ class GraphHead(nn.Module):
             for _ in range(config.num_modules)
         )
         self.classifier = nn.Linear(config.feature_dim, config.num_classes)
-        self.intensity: FrameIntensity | None = None
-        if config.adjacency == "per_clip" and config.num_modules > 0:
-            self.intensity = FrameIntensity(config.feature_dim)
+        self.per_clip = config.per_clip
+        if self.per_clip:
+            self.query_key = nn.Linear(config.feature_dim, config.feature_dim, bias=False)
             self.strength = nn.Parameter(torch.zeros(()))
             if config.fusion == "intensity":
                 self.sharpness = nn.Parameter(torch.zeros(()))
 
-    def clip_adjacency(self, features: Tensor) -> list[Tensor]:
+    def nodes(self, features: Tensor) -> Tensor:
+        """What the frames enter the graph with: `(B, N, frame_dim)` → `(B, N, d)`."""
+        if not self.per_clip:
+            return features
+        own, contrast = features.chunk(2, dim=-1)
+        return own + contrast - contrast.mean(dim=1, keepdim=True)
+
+    def clip_adjacency(self, nodes: Tensor) -> list[Tensor]:
         """What each module takes for A.
 
         Args:
-            features: `(B, N, d)`.
+            nodes: `(B, N, d)`.
 
         Returns:
             One for each module: `(N, N)`, or `(B, N, N)` with `per_clip`.
@@ -80,104 +109,86 @@ class GraphHead(nn.Module):
         if self.adjacency.dim() == 3:
             return list(self.adjacency[: len(self.graph_modules)])
         adjacency = self.adjacency
-        if self.intensity is not None:
-            u = torch.sigmoid(self.intensity(features))  # (B, N)
-            shared = resample_adjacency(adjacency, features.shape[1])
-            adjacency = shared + self.strength * u[:, None, :]  # every row of the term is u
+        if self.per_clip:
+            query, key = self.query_key(nodes).chunk(2, dim=-1)  # (B, N, d/2)
+            alike = torch.softmax(query @ key.transpose(1, 2) / query.shape[-1] ** 0.5, dim=-1)
+            shared = resample_adjacency(adjacency, nodes.shape[1])
+            adjacency = shared + self.strength * alike
         return [adjacency] * len(self.graph_modules)
-
-    def intensity_scores(self, features: Tensor) -> Tensor:
-        """Scores `(B, N)` of frame features `(B, N, d)`; their sigmoid is u.
-
-        Raises:
-            ValueError: the network has no per-clip adjacency.
-        """
-        if self.intensity is None:
-            raise ValueError(
-                f"found adjacency={self.config.adjacency}, expected per_clip with graph modules: "
-                "no other network tells a frame's intensity"
-            )
-        scores: Tensor = self.intensity(features)
-        return scores
 
     def frame_outputs(self, features: Tensor) -> Tensor:
         """Run the graph modules.
 
         Args:
-            features: `(B, N, d)`.
+            features: `(B, N, frame_dim)`.
 
         Returns:
             `(B, N, d)`, H after the last module.
         """
-        adjacencies = self.clip_adjacency(features)
+        hidden = self.nodes(features)
+        adjacencies = self.clip_adjacency(hidden)
         for module, adjacency in zip(self.graph_modules, adjacencies, strict=True):
-            features = module(features, adjacency)
-        return features
+            hidden = module(hidden, adjacency)
+        return hidden
 
-    def fusion_weights(self, features: Tensor) -> Tensor:
-        """Weight of each frame in the fused representation.
-
-        Without graph modules there is no A to read, and the frames are averaged. Where each module
-        has its own A, the last one counts: its frames are the ones that are fused.
+    def read(self, features: Tensor) -> Reading:
+        """Say everything about clips.
 
         Args:
-            features: `(B, N, d)`, what went into the head.
-
-        Returns:
-            `(N,)` weights that add up to 1, or `(B, N)` with `per_clip`.
-        """
-        num_frames = features.shape[1]
-        if self.config.fusion == "last":
-            return torch.eye(num_frames).to(self.adjacency)[-1]
-        if self.config.fusion == "mean" or self.config.num_modules == 0:
-            return torch.full((num_frames,), 1 / num_frames).to(self.adjacency)
-        if self.intensity is None:
-            return intensity_weights(
-                self.adjacency[-1] if self.adjacency.dim() == 3 else self.adjacency
-            )
-        shared = resample_adjacency(self.adjacency, num_frames).detach().mean(0)  # as in Eq. 7
-        u = torch.sigmoid(self.intensity(features))
-        return torch.softmax(shared + GAIN * self.sharpness * u, dim=-1)
-
-    def frame_contributions(self, features: Tensor) -> Tensor:
-        """Part of each frame in each logit, exactly: `w_i · (W h_i)`, Eq. 8 being linear.
-
-        h_i has seen the whole clip through the graph and the BiLSTM: this is what frame i's place
-        in the sum is worth, not what the logit would lose without the frame.
-
-        Args:
-            features: `(B, N, d)`.
-
-        Returns:
-            `(B, N, num_classes)`; summed over the frames and with the classifier's bias added, the
-            logits.
-        """
-        if self.intensity is None:
-            self.config.require_num_frames(features.shape[1])
-        hidden = self.frame_outputs(features)  # (B, N, d)
-        weights = self.fusion_weights(features)[..., None]  # (N, 1) or (B, N, 1)
-        parts: Tensor = weights * (hidden @ self.classifier.weight.T)
-        return parts
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Classify clips from their frame features.
-
-        Args:
-            features: `(B, N, d)`; with `per_clip`, N may differ from the configuration's.
-
-        Returns:
-            `(B, num_classes)` logits.
+            features: `(B, N, frame_dim)`; with `per_clip`, N may differ from the configuration's.
 
         Raises:
             ValueError: the clips have another number of frames than A.
         """
-        if self.intensity is None:
+        if not self.per_clip:
             self.config.require_num_frames(features.shape[1])
         hidden = self.frame_outputs(features)  # (B, N, d)
-        # Eq. 8: (N) or (B, N) · (B, N, d) → (B, d)
-        fused = (self.fusion_weights(features)[..., None] * hidden).sum(dim=1)
-        logits: Tensor = self.classifier(fused)
-        return logits
+        weights = self._fusion_weights(features.shape[1]).expand(features.shape[:2])
+        intensity = None
+        if self.per_clip:
+            intensity = self._intensity(features, hidden, weights)
+            if self.config.fusion == "intensity":  # log: of the softmax, what went into it
+                sharp = GAIN * self.sharpness * intensity.detach()
+                weights = torch.softmax(weights.log() + sharp, dim=-1)
+        fused = (weights[..., None] * hidden).sum(dim=1)  # Eq. 8: (B, N, 1) · (B, N, d) → (B, d)
+        parts = weights[..., None] * (hidden @ self.classifier.weight.T)
+        return Reading(self.classifier(fused), weights, parts, intensity)
+
+    def _intensity(self, features: Tensor, hidden: Tensor, weights: Tensor) -> Tensor:
+        """How much of the clip's expression each frame shows, `(B, N)`."""
+        among = self.classifier(hidden)  # (B, N, num_classes)
+        single = features.flatten(0, 1)[:, None]  # (B·N, 1, frame_dim)
+        alone = self.classifier(self.frame_outputs(single)).view_as(among)
+        clips = (weights[..., None] * among).sum(dim=1, keepdim=True)  # (B, 1, num_classes)
+        return 1 - (1 - self._share(clips, among)) * (1 - self._share(clips, alone))
+
+    def _share(self, clips: Tensor, frames: Tensor) -> Tensor:
+        """Logits `(B, 1, num_classes)` and `(B, N, num_classes)` → `s(z)` above, `(B, N)`."""
+        neutral = self.config.neutral
+        if neutral is None:
+            return (torch.softmax(clips, dim=-1) * torch.softmax(frames, dim=-1)).sum(dim=-1)
+        shown = [c for c in range(frames.shape[-1]) if c != neutral]
+        probs = torch.softmax(clips[..., shown], dim=-1)
+        return (probs * torch.sigmoid(frames[..., shown] - frames[..., [neutral]])).sum(dim=-1)
+
+    def _fusion_weights(self, num_frames: int) -> Tensor:
+        """Weights `(N,)` that are the same for all clips.
+
+        Without graph modules there is no A to read, and the frames are averaged. Where each module
+        has its own A, the last one counts: its frames are the ones that are fused.
+        """
+        if self.config.fusion == "last":
+            return torch.eye(num_frames).to(self.adjacency)[-1]
+        if self.config.fusion == "mean" or self.config.num_modules == 0:
+            return torch.full((num_frames,), 1 / num_frames).to(self.adjacency)
+        adjacency = self.adjacency[-1] if self.adjacency.dim() == 3 else self.adjacency
+        if self.per_clip:
+            adjacency = resample_adjacency(adjacency, num_frames)
+        return intensity_weights(adjacency)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Classify clips: `(B, N, frame_dim)` features → `(B, num_classes)` logits, as `read`."""
+        return self.read(features).logits
 
 
 HEADS: dict[str, Callable[[ModelConfig], nn.Module]] = {
@@ -188,7 +199,7 @@ HEADS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "frame-attention": FrameAttentionHead,
     "transformer": TransformerHead,
 }
-"""From frame features `(B, N, d)` to logits `(B, num_classes)`, by `ModelConfig.network`."""
+"""From `(B, N, frame_dim)` features to `(B, num_classes)` logits, by `ModelConfig.network`."""
 
 
 class FERGCN(nn.Module):
@@ -214,7 +225,11 @@ class FERGCN(nn.Module):
             )
         self.config = config
         self.backbone, self.backbone_dim = create_backbone(config.backbone, config.pretrained)
-        self.projection = nn.Linear(self.backbone_dim, config.feature_dim)
+        self.dropout = nn.Dropout(config.feature_dropout)
+        self.projection = nn.Linear(self.backbone_dim, config.frame_dim)
+        if config.per_clip:  # the second half says how a frame differs from its clip
+            nn.init.zeros_(self.projection.weight[config.feature_dim :])
+            nn.init.zeros_(self.projection.bias[config.feature_dim :])
         self.head = HEADS[config.network](config)
 
     def backbone_features(self, frames: Tensor) -> Tensor:
@@ -230,16 +245,10 @@ class FERGCN(nn.Module):
             frames: `(M, 3, H, W)`, RGB, normalised as `fergcn.transforms.normalize` does.
 
         Returns:
-            `(M, d)`.
+            `(M, frame_dim)`.
         """
-        features: Tensor = self.projection(self.backbone_features(frames))
+        features: Tensor = self.projection(self.dropout(self.backbone_features(frames)))
         return features
-
-    def intensity_scores(self, frames: Tensor) -> Tensor:
-        """Map frames `(B, N, 3, H, W)` to `(B, N)`, as `GraphHead.intensity_scores`."""
-        assert isinstance(self.head, GraphHead)  # others are never asked
-        features = self.frame_features(frames.flatten(0, 1))  # (B·N, d)
-        return self.head.intensity_scores(features.view(*frames.shape[:2], -1))
 
     def forward(self, frames: Tensor) -> Tensor:
         """Classify clips.
@@ -250,7 +259,7 @@ class FERGCN(nn.Module):
         Returns:
             `(B, num_classes)` logits.
         """
-        features = self.frame_features(frames.flatten(0, 1))  # (B·N, d)
+        features = self.frame_features(frames.flatten(0, 1))  # (B·N, frame_dim)
         logits: Tensor = self.head(features.view(*frames.shape[:2], -1))
         return logits
 

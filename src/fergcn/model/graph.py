@@ -126,30 +126,11 @@ class GraphModule(nn.Module):
         return updated
 
 
-class FrameIntensity(nn.Module):
-    """How intense an expression each single frame shows; ours, not the paper's.
-
-    Args:
-        features: d, size of a frame's feature vector.
-        hidden: units of the layer between.
-    """
-
-    def __init__(self, features: int, hidden: int = 64) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(features, hidden)
-        self.score = nn.Linear(hidden, 1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map `(…, d)` to scores `(…)`; their sigmoid is the intensity, 0 to 1."""
-        scores: Tensor = self.score(torch.tanh(self.hidden(features))).squeeze(-1)
-        return scores
-
-
 def resample_adjacency(adjacency: Tensor, num_frames: int) -> Tensor:
     """Bring A to another number of frames.
 
-    Rows and columns are interpolated; what a frame takes from all frames together stays about the
-    same.
+    A's entries are averaged over the stretches of time that the new frames stand for; what a frame
+    takes from all frames together stays, on average, the same.
 
     Args:
         adjacency: `(N, N)`.
@@ -161,9 +142,14 @@ def resample_adjacency(adjacency: Tensor, num_frames: int) -> Tensor:
     before = adjacency.shape[0]
     if num_frames == before:
         return adjacency
-    size = (num_frames, num_frames)
-    resampled = F.interpolate(adjacency[None, None], size, mode="bilinear", align_corners=False)
-    return resampled[0, 0] * (before / num_frames)
+    device, exact = adjacency.device, torch.float64
+    new = torch.arange(num_frames, dtype=exact, device=device)[:, None]
+    old = torch.arange(before, dtype=exact, device=device)
+    span = before / (new[-1] + 1)  # frames of A that a new one stands for; a tensor, for ONNX
+    overlap = torch.minimum((new + 1) * span, old + 1) - torch.maximum(new * span, old)
+    mean = (overlap.clamp(min=0) / span).to(adjacency)  # (n, N)
+    resampled: Tensor = mean @ adjacency @ mean.T * span.to(adjacency)
+    return resampled
 
 
 def intensity_weights(adjacency: Tensor) -> Tensor:
