@@ -35,9 +35,10 @@ class Analysis:
     A frame's probabilities are the mean of those of the windows that span it: the network is
     trained on whole windows, and only their answers mean something. So changes of expression are
     drawn out over up to the length of a window, except with `adjacency="per_clip"`: such a network
-    also tells the intensity of each frame alone. Then p(neutral) is 1 − intensity, and the other
-    expressions share the intensity in the proportions of that mean: the windows say which
-    expression it is, the frame says how much of it there is.
+    also tells the intensity of each frame in a window, and a frame has the mean of what its windows
+    say of it. Then p(neutral) is 1 − intensity, and the other expressions share the intensity in
+    the proportions of that mean: the windows say which expression it is, the frame how much of it
+    there is.
 
     `intensity` is 1 − p(neutral) in either case, between 0 and 1, or the largest probability where
     neutral is unknown. It is learned from the names of expressions alone, so it is not a physical

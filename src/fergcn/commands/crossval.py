@@ -124,7 +124,7 @@ def ablate(
         dataset: name of a dataset, see fergcn datasets.
         root: folder that fergcn prepare made; without one, the edition in the package.
         groups: table-v (the paper's Table V), ours (A, temporal layer, fusion, N), comparators,
-            evidence (per-clip adjacency and what it has to win against); without any, all.
+            evidence (our network and what it has to win against); without any, all.
         reference: the variant with which the others are compared.
         scheme: how clips go into folds, as in fergcn crossval.
         folds: number of folds; without one, the dataset's own.

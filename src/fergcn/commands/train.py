@@ -311,7 +311,7 @@ def print_sure_answers(selective: Mapping[str, Any]) -> None:
     stdout.print(line, soft_wrap=True, highlight=False)
 
 
-CLAIM_NAMES = {"weights": "fusion weights", "intensity": "intensity u of single frames"}
+CLAIM_NAMES = {"weights": "fusion weights", "intensity": "intensity u of frames"}
 
 
 def print_claims(claims: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ END = "<!-- end of what was measured -->"
 
 STATISTICS = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro-F1"}
 
-CLAIMS = {"weights": "fusion weights", "intensity": "intensity of single frames"}
+CLAIMS = {"weights": "fusion weights", "intensity": "intensity of frames"}
 
 
 def write_card(checkpoint: Checkpoint, readme: Path, scores: Sequence[Path]) -> None:
