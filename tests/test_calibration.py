@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from conftest import tiny_config
 from fergcn.calibration import calibrate_checkpoint, divide_logits, fit_temperature, rescale
@@ -93,11 +94,14 @@ def test_a_network_that_is_too_sure_gets_its_factor_back(
 @pytest.mark.parametrize(
     "network", ["fer-gcn", "frame-average", "cnn-bilstm", "frame-attention", "transformer"]
 )
+@pytest.mark.parametrize("adjacency", ["shared", "per_clip"])
 @pytest.mark.parametrize("temperature", [0.7, 2.5])
-def test_no_network_changes_its_mind(network: str, temperature: float) -> None:
+def test_no_network_changes_its_mind(network: str, adjacency: str, temperature: float) -> None:
     torch.manual_seed(0)
-    model = FERGCN(tiny_config(network=network)).eval()
-    features = torch.randn(500, 4, 16)
+    model = FERGCN(tiny_config(network=network, adjacency=adjacency, neutral=1)).eval()
+    if model.config.per_clip:
+        nn.init.constant_(model.head.sharpness, 0.3)
+    features = torch.randn(500, 4, model.config.frame_dim)
     with torch.no_grad():
         before = model.head(features)
         divide_logits(model, temperature)

@@ -55,7 +55,7 @@ def outputs_of(path: Path, value: torch.Tensor) -> dict[str, np.ndarray]:
 
 QUICK_HEADS = {
     "shared": {},
-    "per clip": {"adjacency": "per_clip", "num_modules": 1},
+    "per clip": {"adjacency": "per_clip", "num_modules": 1, "neutral": 1},
     "transformer": {"network": "transformer"},
 }
 OTHER_HEADS = {
@@ -83,6 +83,9 @@ def test_heads_answer_alike(changes: dict[str, Any], tmp_path: Path) -> None:
     model = network(**changes)
     head, num_frames = model.head, model.config.num_frames
     path = tmp_path / "head.onnx"
+    with torch.no_grad():  # as made, some of them are 0
+        for parameter in model.head.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
     write_head(model, path)
     lengths = [num_frames]
     if model.config.per_clip:

@@ -281,16 +281,18 @@ def test_per_clip_adjacency_is_the_loop_over_frames(neutral: int | None) -> None
         hidden = torch.stack(nodes)[None]
         for module in head.graph_modules:
             hidden = module(hidden, adjacency)
-        answers = [head.classifier(h).tolist() for h in hidden[0]]
-        alone = []
-        for frame in clip:  # a clip of one frame, which does not differ from itself
-            h = frame[None, None, :8]
+        row_sum = head.adjacency.sum() / 6 + 0.7  # what a clip of one frame has for A
+
+        def answer(node: torch.Tensor, row_sum: torch.Tensor = row_sum) -> list[float]:
+            h = node[None, None]
             for module in head.graph_modules:
-                h = module(h, (head.adjacency.sum() / 6 + 0.7).reshape(1, 1))
-            alone.append(head.classifier(h[0, 0]).tolist())
+                h = module(h, row_sum.reshape(1, 1))
+            return head.classifier(h[0, 0]).tolist()
+
         column = [float(head.adjacency[:, j].sum()) / 6 for j in range(6)]
         papers = np.exp(column) / np.exp(column).sum()  # Eq. 7
-        clip_logits = sum(w * np.array(z) for w, z in zip(papers, answers, strict=True))
+        averaged = sum(w * h for w, h in zip(papers, hidden[0], strict=True))
+        clip_logits = head.classifier(averaged).numpy()
         shown = [c for c in range(5) if c != neutral]
         p = np.exp(clip_logits[shown]) / np.exp(clip_logits[shown]).sum()
 
@@ -301,7 +303,10 @@ def test_per_clip_adjacency_is_the_loop_over_frames(neutral: int | None) -> None
                 total += probability * np.exp(z[c]) / np.exp(against).sum()
             return total
 
-        u = [1 - (1 - share(a)) * (1 - share(b)) for a, b in zip(answers, alone, strict=True)]
+        u = [
+            1 - (1 - share(answer(node))) * (1 - share(answer(frame[:8])))
+            for node, frame in zip(nodes, clip, strict=True)
+        ]
         column = [entry + 3.0 * u_j for entry, u_j in zip(column, u, strict=True)]
         weights = np.exp(column) / np.exp(column).sum()
         fused = sum(w * h for w, h in zip(weights, hidden[0], strict=True))
@@ -319,6 +324,13 @@ def test_per_clip_weights_send_no_gradient_through_intensity() -> None:
         head.read(features).weights.square().sum(), head.classifier.weight, allow_unused=True
     )
     assert gradient is None
+
+
+def test_intensity_of_the_same_frame_is_the_same_wherever_it_stands() -> None:
+    head = per_clip_head(strength=0.7, sharpness=3.0)
+    features = torch.randn(1, 6, 16, dtype=torch.float64)
+    still = head.read(features[:, :1].expand(1, 6, 16)).intensity
+    torch.testing.assert_close(still, still[:, :1].expand(1, 6))
 
 
 def test_per_clip_adjacency_knows_no_other_clip_of_the_batch() -> None:

@@ -440,7 +440,7 @@ def test_intensity_is_learned_from_labels_alone(tmp_path: Path) -> None:
     folder = train_model(
         clips,
         tmp_path / "run",
-        tiny_config(adjacency="per_clip", temporal="none", neutral=2),
+        tiny_config(adjacency="per_clip", temporal="none"),
         config,
         features=wide,
         expressions=expressions,

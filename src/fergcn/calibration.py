@@ -14,7 +14,7 @@ from fergcn.clips import Clip
 from fergcn.crossval import subject_folds
 from fergcn.expressions import FergcnError
 from fergcn.metrics import expected_calibration_error
-from fergcn.model import Network, last_layer
+from fergcn.model import GraphHead, Network, last_layer
 from fergcn.training import Progress, encode_targets, people_digests, predict_probs
 
 TEMPERATURES = (0.05, 20.0)
@@ -168,6 +168,9 @@ def divide_logits(model: Network, temperature: float) -> None:
     with torch.no_grad():
         layer.weight.div_(temperature)
         layer.bias.div_(temperature)
+        if model.config.per_clip:
+            assert isinstance(model.head, GraphHead)
+            model.head.temperature.mul_(temperature)
 
 
 def _calibration(probs: NDArray[np.float64], targets: NDArray[np.int64]) -> dict[str, float]:

@@ -97,7 +97,7 @@ def heatmaps(model: FERGCN, frames: Tensor) -> Heatmaps:
 
     Where pooling is linear (global average), the values of a frame add up to
     `‖h_i − mean_k h_k‖²`, twice the energy: exactly for x, and for o up to what the projection's
-    bias adds, which has no place in the picture.
+    bias adds, which has no place in the picture (and what a graph of the clip's own bends).
 
     Args:
         model: the network, in evaluation mode.
@@ -110,12 +110,12 @@ def heatmaps(model: FERGCN, frames: Tensor) -> Heatmaps:
         maps = spatial_maps(model, frames)
     maps.requires_grad_()
     features = pool_maps(model, maps)  # (N, frame_dim)
-    before = _energy_maps(features, maps)
     if not isinstance(model.head, GraphHead) or not len(model.head.graph_modules):
-        return Heatmaps(before, None)
+        return Heatmaps(_energy_maps(features, maps), None)
     module = model.head.graph_modules[0]
     assert isinstance(module, GraphModule)
     nodes = model.head.nodes(features[None])  # (1, N, d)
+    before = _energy_maps(nodes[0], maps)
     outputs = module.graph(nodes, model.head.clip_adjacency(nodes)[0])[0]
     return Heatmaps(before, _energy_maps(outputs, maps))
 

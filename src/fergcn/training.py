@@ -324,6 +324,8 @@ def train_model(
             f"found clips of {len(expressions)} expressions, expected {model_config.num_classes}: "
             "training clips must hold every class"
         )
+    neutral = expressions.index("neutral") if "neutral" in expressions else None
+    model_config = replace(model_config, neutral=neutral)
     settings = {
         "model": asdict(model_config),
         "training": asdict(config),

@@ -451,9 +451,11 @@ def _plan(track: _Track, window: Window, first: int) -> _Planned:
 
 def _add_intensity(window: _Planned, intensity: NDArray[np.float32]) -> None:
     """Give the frames that a window spans what it says of theirs; between those seen, in line."""
-    seen_s = [face.time_s for face in window.chosen]
+    # Of a frame that was used again, the network says the same again.
+    seen = dict(zip((face.time_s for face in window.chosen), intensity.tolist(), strict=True))
     spanned_s = [face.time_s for face in window.spanned]
-    for face, value in zip(window.spanned, np.interp(spanned_s, seen_s, intensity), strict=True):
+    values = np.interp(spanned_s, list(seen), list(seen.values()))
+    for face, value in zip(window.spanned, values, strict=True):
         face.intensity_sum = (face.intensity_sum or 0.0) + float(value)
 
 

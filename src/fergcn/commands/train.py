@@ -29,12 +29,10 @@ class NetworkOptions(ModelConfig):
     neutral: Annotated[int | None, Parameter(parse=False)] = None
 
     def for_clips(self, clips: list[Clip]) -> ModelConfig:
-        """Complete the configuration with the classes that occur."""
+        """Complete the configuration with the number of classes that occur."""
         from fergcn.training import dataset_expressions
 
-        names = dataset_expressions(clips)
-        neutral = names.index("neutral") if "neutral" in names else None
-        return replace(self, num_classes=len(names), neutral=neutral)
+        return replace(self, num_classes=len(dataset_expressions(clips)))
 
 
 Network = Annotated[NetworkOptions, Parameter(name="*")]

@@ -32,7 +32,7 @@ class Reading(NamedTuple):
     contributions: Tensor
     """`(B, N, num_classes)` part of each frame in each logit, exactly: `w_i · (W h_i)`, Eq. 8 being
     linear. Summed over the frames and with the classifier's bias added, the logits. h_i has seen
-    the whole clip through the graph and the BiLSTM: this is what frame i's place in the sum is
+    the whole clip through the graph modules: this is what frame i's place in the sum is
     worth, not what the logit would lose without the frame."""
     intensity: Tensor | None
     """`(B, N)` how intense an expression each frame shows, 0 to 1; None without `per_clip`."""
@@ -49,10 +49,11 @@ class GraphHead(nn.Module):
     - How much a frame shows of the clip's expression, the classifier says, too. What Eq. 7 and 8
       answer gives the probabilities p_c that it is c, neutral left out; of logits z_c of a frame,
       `s(z) = Σ_c p_c σ(z_c - z_neutral)`, or, where no class is neutral, `Σ_c p_c softmax(z)_c`.
-      Among its clip's frames z is the classifier's answer to h_i, which tells small changes; alone,
-      as a clip of one frame, it tells an expression that does not change. The frame's intensity
-      is `u_i = 1 - (1 - s(among)) (1 - s(alone))`. In the fusion `softmax(mean_i A_ij + sharpness
-      · u_j)` takes the place of Eq. 7; as there, no gradient reaches u from it.
+      z is what the network answers to the frame as a clip of its own, in which no place in time
+      counts: entering as above, it tells small changes; as p_i alone, an expression that does not
+      change. The frame's intensity is `u_i = 1 - (1 - s(changes)) (1 - s(alone))`. In the fusion
+      `softmax(mean_i A_ij + GAIN · sharpness · u_j)` takes the place of Eq. 7; as there, no
+      gradient reaches u from it.
 
     q, strength and sharpness start at 0, where it is the paper's network.
 
@@ -67,6 +68,7 @@ class GraphHead(nn.Module):
     """
 
     adjacency: Tensor
+    temperature: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -87,6 +89,8 @@ class GraphHead(nn.Module):
         if self.per_clip:
             self.query_key = nn.Linear(config.feature_dim, config.feature_dim, bias=False)
             self.strength = nn.Parameter(torch.zeros(()))
+            # What calibration divided the logits by: u is read from them as they were learned.
+            self.register_buffer("temperature", torch.ones(()))
             if config.fusion == "intensity":
                 self.sharpness = nn.Parameter(torch.zeros(()))
 
@@ -125,11 +129,13 @@ class GraphHead(nn.Module):
         Returns:
             `(B, N, d)`, H after the last module.
         """
-        hidden = self.nodes(features)
-        adjacencies = self.clip_adjacency(hidden)
+        return self._propagate(self.nodes(features))
+
+    def _propagate(self, nodes: Tensor) -> Tensor:
+        adjacencies = self.clip_adjacency(nodes)
         for module, adjacency in zip(self.graph_modules, adjacencies, strict=True):
-            hidden = module(hidden, adjacency)
-        return hidden
+            nodes = module(nodes, adjacency)
+        return nodes
 
     def read(self, features: Tensor) -> Reading:
         """Say everything about clips.
@@ -156,14 +162,16 @@ class GraphHead(nn.Module):
 
     def _intensity(self, features: Tensor, hidden: Tensor, weights: Tensor) -> Tensor:
         """How much of the clip's expression each frame shows, `(B, N)`."""
-        among = self.classifier(hidden)  # (B, N, num_classes)
-        single = features.flatten(0, 1)[:, None]  # (B·N, 1, frame_dim)
-        alone = self.classifier(self.frame_outputs(single)).view_as(among)
-        clips = (weights[..., None] * among).sum(dim=1, keepdim=True)  # (B, 1, num_classes)
-        return 1 - (1 - self._share(clips, among)) * (1 - self._share(clips, alone))
+        fused = (weights[..., None] * hidden).sum(dim=1, keepdim=True)  # (B, 1, d)
+        clips = self.classifier(fused) * self.temperature  # (B, 1, num_classes)
+        changes = self._share(clips, self.nodes(features))
+        alone = self._share(clips, features.chunk(2, dim=-1)[0])
+        return (1 - (1 - changes) * (1 - alone)).clamp(0, 1)
 
-    def _share(self, clips: Tensor, frames: Tensor) -> Tensor:
-        """Logits `(B, 1, num_classes)` and `(B, N, num_classes)` → `s(z)` above, `(B, N)`."""
+    def _share(self, clips: Tensor, nodes: Tensor) -> Tensor:
+        """`s(z)` above: clips' logits `(B, 1, num_classes)`, nodes `(B, N, d)` → `(B, N)`."""
+        hidden = self._propagate(nodes.flatten(0, 1)[:, None])  # (B·N, 1, d)
+        frames = self.classifier(hidden).view(*nodes.shape[:2], -1) * self.temperature
         neutral = self.config.neutral
         if neutral is None:
             return (torch.softmax(clips, dim=-1) * torch.softmax(frames, dim=-1)).sum(dim=-1)

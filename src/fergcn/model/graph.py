@@ -142,13 +142,12 @@ def resample_adjacency(adjacency: Tensor, num_frames: int) -> Tensor:
     before = adjacency.shape[0]
     if num_frames == before:
         return adjacency
-    device, exact = adjacency.device, torch.float64
-    new = torch.arange(num_frames, dtype=exact, device=device)[:, None]
-    old = torch.arange(before, dtype=exact, device=device)
+    new = torch.arange(num_frames).to(adjacency)[:, None]
+    old = torch.arange(before).to(adjacency)
     span = before / (new[-1] + 1)  # frames of A that a new one stands for; a tensor, for ONNX
     overlap = torch.minimum((new + 1) * span, old + 1) - torch.maximum(new * span, old)
-    mean = (overlap.clamp(min=0) / span).to(adjacency)  # (n, N)
-    resampled: Tensor = mean @ adjacency @ mean.T * span.to(adjacency)
+    mean = overlap.clamp(min=0) / span  # (n, N)
+    resampled: Tensor = mean @ adjacency @ mean.T * span
     return resampled
 
 
