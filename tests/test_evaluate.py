@@ -298,6 +298,8 @@ def rendered_scores(
     folder = tmp_path_factory.mktemp("rendered-scores")
     torch.manual_seed(0)
     model = FERGCN(tiny_config(num_classes=3, adjacency="per_clip", neutral=2))
+    with torch.no_grad():  # as made, it hardly tells frames apart
+        model.projection.weight.copy_(20 * torch.randn_like(model.projection.weight))
     save_checkpoint(folder / "c", model, ("happiness", "surprise", "neutral"), 40, 32)
     command = f"evaluate rendered {few_rendered} --checkpoint {folder / 'c'}"
     wanted = f"--by skin_tone glasses hair --json {folder / 's.json'}"

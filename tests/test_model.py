@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from conftest import TINY, tiny_config
+from fergcn.features import FeatureClassifier
 from fergcn.model import FERGCN, GraphConvolution, GraphHead, ModelConfig, intensity_weights
 from fergcn.model.fergcn import GAIN
 from fergcn.model.graph import BiLSTMFusion, ConcatBiLSTM, resample_adjacency
@@ -360,6 +361,12 @@ def test_dropout_leaves_out_backbone_features_in_training_alone() -> None:
         model.eval()
         expected = model.projection(model.backbone_features(frames))
         torch.testing.assert_close(model.frame_features(frames), expected)
+        # The same where features are computed once and the rest is trained on them.
+        cached = FeatureClassifier(model)
+        features = torch.randn(2, 6, model.backbone_dim)
+        torch.testing.assert_close(cached(features), model.head(model.projection(features)))
+        cached.train()
+        assert not torch.equal(cached(features), cached(features))
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 5, 6, 11, 12, 40])

@@ -203,7 +203,7 @@ def frame_contributions(head: GraphHead, features: Tensor) -> tuple[Floats, Floa
 
     Args:
         head: the network's head, in evaluation mode.
-        features: `(N, d)` frame features of one clip.
+        features: `(N, frame_dim)` frame features of one clip.
 
     Returns:
         `(N, classes)` contributions and the classifier's `(classes,)` bias; together they add up

@@ -98,7 +98,7 @@ class ExportedNetwork:
         return _run(self._backbone, {"frames": frames})
 
     def run_head(self, features: Floats) -> dict[str, Floats]:
-        """Outputs of the head's file for `(B, N, d)` features, by name."""
+        """Outputs of the head's file for `(B, N, frame_dim)` features, by name."""
         return _run(self._head, {"features": features})
 
 
