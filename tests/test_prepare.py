@@ -648,3 +648,23 @@ def test_ctrl_c_stops_at_once(tmp_path: Path, workers: int) -> None:
     assert process.returncode == 130
     assert err == "fergcn: stopped; the same command goes on where it was\n"
     assert not list(root.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("call", ["read", "seek"])
+def test_ctrl_c_while_ffmpeg_reads_is_not_lost(tmp_path: Path, call: str) -> None:
+    # The interrupt comes where such a call begins; PyAV would print it there and go on.
+    program = (
+        "import signal, sys; from fergcn.__main__ import main\n"
+        "def begins(frame, event, _):\n"
+        f"    if event == 'call' and frame.f_code.co_qualname == '_Source.{call}':\n"
+        "        sys.setprofile(None)\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "sys.setprofile(begins)\n"
+        "main()\n"
+    )
+    root = tmp_path / "store"
+    command = ["prepare", "rendered", BUNDLED, "-o", root, "--workers", 1]
+    process = start("-c", program, *command)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "fergcn: stopped; the same command goes on where it was\n"

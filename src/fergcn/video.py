@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from types import FrameType
 from typing import Any, cast
 
 import av
@@ -319,6 +320,19 @@ class _Source:
 
     def close(self) -> None:
         self._file.close()
+
+
+_CALLED_BY_FFMPEG = {method.__code__ for method in (_Source.read, _Source.seek, _Source.tell)}
+
+
+def is_reading(frame: FrameType | None) -> bool:
+    """Whether FFmpeg called what runs at a frame of the interpreter's, to read a file.
+
+    An exception that is not an error, such as KeyboardInterrupt, is lost there.
+    """
+    while frame is not None and frame.f_code not in _CALLED_BY_FFMPEG:
+        frame = frame.f_back
+    return frame is not None
 
 
 @contextmanager
