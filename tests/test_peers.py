@@ -246,6 +246,9 @@ def test_fer_is_timed_on_a_video(run) -> None:
     """Speeds of both, and a ratio that follows from them."""
     code, out, _ = run("bench", BUNDLED.parent / "demo.mp4", "--peers", "--repeats", "1")
     assert code == 0
+    stages = {name: float(taken) for name, taken in re.findall(r"│ (\w+)\s+│ ([\d.]+)\s+│", out)}
+    parts = [taken for name, taken in stages.items() if name != "total"]
+    assert stages["write"] > 0 and max(parts) < stages["total"] < sum(parts)
     ours = float(re.search(r"fergcn predict, ([\d.]+)", out)[1])
     for mode in ("haar", "mtcnn"):
         speed, ratio = re.search(rf"{mode}\s+│\s+([\d.]+)\s+│\s+([\d.]+) ×", out).groups()
