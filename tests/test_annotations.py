@@ -142,5 +142,8 @@ def test_elan_file_names_its_video(tmp_path: Path) -> None:
 
 def test_no_segment_is_an_empty_file_and_a_document_without_annotations() -> None:
     assert render_srt(table([])) == ""
+    late = table([(0, "fear", 1, 2, 3, 0.5)])  # pictures that begin after the sound
+    assert read_srt(render_srt(late, 2.5))[0][1:3] == (3500, 5500)
+    assert read_eaf(render_eaf(late, [0], None, Path(), 2.5)) == {"face 0": [(3500, 5500, "fear")]}
     text = render_eaf(table([]), [0], None, Path())
     assert read_eaf(text) == {"face 0": []} and "MEDIA_DESCRIPTOR" not in text

@@ -14,9 +14,13 @@ import pytest
 from skimage.data import astronaut
 
 from conftest import TINY
+from fergcn.analysis.config import AnalysisConfig
 from fergcn.cli import COMMANDS
 from fergcn.clips import Clip
-from fergcn.video import write_video
+from fergcn.commands.predict import Job, Outcome, _end_job
+from fergcn.report.outputs import VideoTable
+from fergcn.video import read_frames, write_video
+from odd_files import encode
 
 NETWORK = ["--backbone", TINY, "--no-pretrained", "--num-frames", "4", "--feature-dim", "16"]
 TRAINING = ["--epochs", "2", "--resize", "40", "--crop", "32", "--accelerator", "cpu"]
@@ -227,6 +231,63 @@ def test_videos_of_one_name_keep_apart(run, face_video: Path, tmp_path: Path) ->
     assert code == 0, err
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["astronaut", "astronaut-2", "videos.csv"]
+
+
+def test_a_later_run_takes_no_other_videos_folder(run, face_video: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "day1" / "clip.mp4", tmp_path / "day2" / "clip.mp4"
+    for video in (first, second):
+        video.parent.mkdir()
+        shutil.copyfile(face_video, video)
+    os.utime(second, (1, 1))
+    out = tmp_path / "out"
+
+    def predict(*videos: Path) -> dict[str, str]:
+        """The results of each video, by the table of all."""
+        code, _, err = run("predict", *videos, "-o", out)
+        assert code == 0, err
+        table = pd.read_csv(out / "videos.csv")
+        return {row.results: row.note for row in table.fillna("").itertuples()}
+
+    assert predict(first) == {"clip": ""}
+    assert predict(second) == {"clip": "", "clip-2": ""}
+    known = {"clip": "done before", "clip-2": "done before"}
+    assert predict(second, first) == known  # whichever comes first now
+    for name, video in (("clip", first), ("clip-2", second)):
+        about = json.loads((out / name / "summary.json").read_text())["video"]
+        assert about["path"] == str(video)
+    # A file that changed is done again where it was; one that was moved is known again.
+    os.utime(first, (2, 2))
+    assert predict(first) == {"clip": "", "clip-2": "done before"}
+    moved = second.rename(tmp_path / "clip.mp4")
+    assert predict(moved)["clip-2"] == "done before"
+    assert sorted(path.name for path in out.iterdir()) == ["clip", "clip-2", "videos.csv"]
+
+
+def test_a_table_that_cannot_be_written_stops_no_other_video(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = VideoTable(tmp_path / "videos.csv", [])
+    (tmp_path / "videos.csv").unlink()
+    (tmp_path / "videos.csv").mkdir()
+    job = Job(Path("a.mp4"), tmp_path / "a", "default", AnalysisConfig(), False, False, 1)
+    assert _end_job(job, Outcome(complaints=["a.mp4: found nothing"], failed=True), table)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and "videos.csv: found it can't be written" in lines[1]
+
+
+def test_one_pixel_has_an_overlay_and_a_page(run, tmp_path: Path) -> None:
+    for height, width in ((1, 1), (1, 40), (40, 1)):
+        video = encode(
+            tmp_path / f"{height}x{width}.mov",
+            [np.full((height, width, 3), 99, np.uint8)] * 3,
+            "png",
+            "rgb24",
+        )
+        code, _, err = run("predict", video, "-o", tmp_path, "--overlay", "--report")
+        assert code == 0, err
+        frames = list(read_frames(tmp_path / video.stem / "overlay.mp4"))
+        assert len(frames) == 3 and frames[0].image.shape[1] >= width
+        assert (tmp_path / video.stem / "report.html").is_file()
 
 
 def test_a_video_without_faces_is_an_answer(run, tmp_path: Path) -> None:

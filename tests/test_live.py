@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -175,6 +176,27 @@ def test_an_address_that_is_silent_is_given_up() -> None:
         with pytest.raises(FergcnError, match=r"no answer in 10 s\), expected video"):
             LiveSource(f"tcp://127.0.0.1:{server.getsockname()[1]}")
         assert time.monotonic() - started < 60
+
+
+def test_a_source_that_breaks_off_is_no_end(recording: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def send() -> None:
+            connection, _ = server.accept()
+            connection.sendall(recording.read_bytes())
+            time.sleep(0.5)
+            # Gone without a goodbye: what a reader gets is an error.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+
+        threading.Thread(target=send, daemon=True).start()
+        source = LiveSource(f"tcp://127.0.0.1:{server.getsockname()[1]}")
+        assert len(list(source.frames())) > 0
+    assert source.trouble is not None and "reset" in source.trouble
+    with served(recording.read_bytes(), 0.5, repeats=1) as address:
+        source = LiveSource(address)
+        assert len(list(source.frames())) > 0
+    assert source.trouble is None
 
 
 def test_what_is_not_there_is_one_line() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fergcn.sound import add_sound
-from fergcn.video import VideoFrame, read_frames, write_frames
+from fergcn.video import VideoFrame, probe_video, read_frames, write_frames
 
 RATE = 48_000
 BEEP_S = 1.0
@@ -144,6 +144,17 @@ def test_tracks_that_begin_at_different_times(
         return
     assert flash(overlay) == pytest.approx(BEEP_S - pictures_from_s, abs=0.002)
     assert beep_and_codec(overlay)[0] == pytest.approx(BEEP_S - pictures_from_s, abs=0.03)
+
+
+@pytest.mark.parametrize(("pictures_s", "sound_s"), [(0.4, 0.0), (0.0, 0.4), (0.4, 0.4)])
+def test_players_begin_with_the_first_of_both(
+    tmp_path: Path, pictures_s: float, sound_s: float
+) -> None:
+    video = record(
+        tmp_path / "a.mkv", "pcm_s16le", pictures_from_s=pictures_s, sound_from_s=sound_s
+    )
+    late_s = max(0.0, pictures_s - sound_s)
+    assert probe_video(video).start_s == pytest.approx(late_s, abs=0.002)
 
 
 @pytest.mark.parametrize("codec", ["aac", "pcm_s16le"])

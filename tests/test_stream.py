@@ -546,8 +546,8 @@ def test_bad_frames_are_named() -> None:
     def stream(frames: list, **how: object) -> list:
         return list(fergcn.stream(frames, checkpoint=checkpoint, **how))
 
-    with pytest.raises(FergcnError, match="no times, expected"):
-        stream([good])
+    with pytest.raises(FergcnError, match=r"found fps=0, expected frames a second above 0"):
+        stream([good], fps=0)
     with pytest.raises(FergcnError, match=r"frame 1: found float64 \(60, 60, 3\)"):
         stream([good, good / 255], fps=25)
     with pytest.raises(FergcnError, match="frame 0: found list"):
@@ -558,6 +558,7 @@ def test_bad_frames_are_named() -> None:
         stream([good] * 2, times=[1.0])
     assert stream([], fps=25) == []
     assert stream([good], fps=25) == [Prediction(0, 0.0)]
+    assert [prediction.time_s for prediction in stream([good] * 3)] == [0, 0.04, 0.08]
 
 
 # Results as they come

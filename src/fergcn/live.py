@@ -107,6 +107,8 @@ class LiveSource:
         self.fps = frame_rate(stream)
         self._pixel_ratio = pixel_ratio(stream)
         self.num_dropped = 0
+        self.trouble: str | None = None
+        """What ended it, unless it came to its end or was stopped."""
         self._arrived: dict[int, float] = {}  # frames taken whose predictions are still to come
         self._num_forgotten = 0
         self._changed = threading.Condition()
@@ -168,8 +170,9 @@ class LiveSource:
                 self._offer(now, time_s, frame, start + time_s)
                 if self._ended:
                     break
-        except (av.error.FFmpegError, OSError, ValueError):
-            pass  # the source has ended, or is gone
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            if not self._ended and not isinstance(error, av.error.EOFError):
+                self.trouble = _reason(error, TIMEOUT_S[1])
         with self._changed:
             while self._newest is not None and not self._ended:
                 self._changed.wait(0.1)
@@ -206,9 +209,7 @@ def _open(name: str) -> Any:
     try:
         container = av.open(address, format=kind, options=options, timeout=TIMEOUT_S)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        if isinstance(error, av.error.ExitError):  # the time was up
-            why = f"no answer in {TIMEOUT_S[0]:.0f} s"
+        why = _reason(error, TIMEOUT_S[0])
         raise FergcnError(
             f"{name}: found nothing that can be read ({why}), expected video: {advice}"
         ) from None
@@ -217,3 +218,9 @@ def _open(name: str) -> Any:
         raise FergcnError(f"{name}: found no video track, expected a video: is it sound only?")
     container.streams.video[0].thread_type = "SLICE"  # whole frames in threads come late
     return container
+
+
+def _reason(error: Exception, timeout_s: float) -> str:
+    if isinstance(error, av.error.ExitError):  # the time was up
+        return f"no answer in {timeout_s:.0f} s"
+    return getattr(error, "strerror", None) or str(error)

@@ -87,6 +87,8 @@ class VideoInfo:
     """Of the file when it was opened."""
     modified_ns: int
     """When it was last changed then, in nanoseconds."""
+    start_s: float
+    """How long players play before the first picture, as where the sound begins earlier."""
 
 
 class Clock:
@@ -148,8 +150,18 @@ def probe_video(path: Path) -> VideoInfo:
         if num_frames is None and container.duration:
             num_frames = max(1, round(container.duration / av.time_base * fps))
         there = source.there
+        start_s = 0.0
+        if stream.start_time is not None and container.start_time is not None:
+            start_s = float(stream.start_time * stream.time_base)
+            start_s -= container.start_time / av.time_base
         return VideoInfo(
-            stream.width, stream.height, fps, num_frames, there.st_size, there.st_mtime_ns
+            stream.width,
+            stream.height,
+            fps,
+            num_frames,
+            there.st_size,
+            there.st_mtime_ns,
+            start_s if 0 <= start_s <= MAX_PAUSE_S else 0.0,
         )
 
 
@@ -214,6 +226,7 @@ def write_video(path: Path, frames: Iterable[Picture], fps: float, crf: int = 20
     Args:
         path: the file to write.
         frames: `(H, W, 3)` RGB arrays of one size; an odd side loses its last row or column.
+            Where it has no other, pixels are doubled.
         fps: frames a second.
         crf: x264 quality, lower is better.
 
@@ -266,6 +279,8 @@ def _encode(
         with partial.open("wb") as file, av.open(file, "w", format="mp4") as container:
             stream: Any = None
             for image, ticks in frames:
+                if min(image.shape[:2]) == 1:
+                    image = image.repeat(2, axis=0).repeat(2, axis=1)
                 if stream is None:
                     height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
                     stream = container.add_stream("libx264", rate=rate, options=options)

@@ -167,12 +167,14 @@ def analyze_video(
     tally = tally_events(events, network, config, on_row)
     video = {
         "file": path.name,
+        "path": str(path.absolute()),
         "size_bytes": info.size_bytes,  # as it was before it was read: what came later was not
         "modified_ns": info.modified_ns,
         "width": size[0],
         "height": size[1],
         "fps": round(info.fps, 3),
         "duration_s": round(tally.duration_s, 3),
+        "start_s": round(info.start_s, 3),
     }
     warnings = []
     # The header's number may be an estimate, so only a clear lack counts.
@@ -247,7 +249,8 @@ def analyze_live(
         "dropped_frames": source.num_dropped,
     }
     total_s = time.perf_counter() - started
-    summary = summarize(video, network, config, tally, stopwatch, total_s, [])
+    warnings = [] if source.trouble is None else [f"found that it broke off: {source.trouble}"]
+    summary = summarize(video, network, config, tally, stopwatch, total_s, warnings)
     return summary | {"latency_s": {name: _spread(times) for name, times in latencies.items()}}
 
 

@@ -584,7 +584,7 @@ def run_engine(
 
 def stream(
     frames: Iterable[NDArray[np.uint8]],
-    fps: float | None = None,
+    fps: float = 25.0,
     times: Iterable[float] | None = None,
     checkpoint: str | Checkpoint = "default",
     config: AnalysisConfig | None = None,
@@ -600,7 +600,7 @@ def stream(
 
     Args:
         frames: `(H, W, 3)` RGB; each may be used again as soon as the next one is asked for.
-        fps: frames a second; `times` wins where both are given.
+        fps: frames a second, where there are no `times`.
         times: the time of each frame in seconds, ascending.
         checkpoint: as `analyze` takes it.
         config: settings; `AnalysisConfig()` if left out.
@@ -610,13 +610,12 @@ def stream(
         none; in the order of frames, in a frame in that of the faces' numbers.
 
     Raises:
-        FergcnError: neither `fps` nor `times` are given, or not as expected, or a frame is none;
+        FergcnError: `fps` or `times` are not as expected, or a frame is none;
             what `analyze` raises for its checkpoint and device.
     """
-    if times is None and (fps is None or not 0 < fps < float("inf")):
+    if times is None and not 0 < fps < float("inf"):
         raise FergcnError(
-            f"found fps={fps} and no times, expected frames a second above 0 or the time of each "
-            "frame: pass fps=… or times=…"
+            f"found fps={fps}, expected frames a second above 0: pass others, or times=…"
         )
     config = config or AnalysisConfig()
     network = FaceNetwork(checkpoint, config.device, config.runtime)
@@ -625,13 +624,12 @@ def stream(
 
 def _stream(
     frames: Iterable[NDArray[np.uint8]],
-    fps: float | None,
+    fps: float,
     times: Iterable[float] | None,
     network: FaceNetwork,
     config: AnalysisConfig,
 ) -> Iterator[Prediction]:
     if times is None:
-        assert fps is not None
         times = (index / fps for index in count())
     for event in run_engine(_checked(frames, times), network, config):
         if isinstance(event, Prediction):

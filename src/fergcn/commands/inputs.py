@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from fergcn.expressions import FergcnError
+from fergcn.report.outputs import belongs_to_other
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"}
@@ -24,7 +25,7 @@ OWN_ENDINGS = (".partial", ".old")
 
 
 def find_videos(
-    paths: Sequence[Path], listed_in: Path | None = None
+    paths: Sequence[Path], listed_in: Path | None = None, output: Path | None = None
 ) -> tuple[dict[Path, Path], list[FergcnError]]:
     """Find the videos that are meant.
 
@@ -34,6 +35,7 @@ def find_videos(
             which are read as such where no file has that very name.
         listed_in: a file with one path in a line, or with a NUL character between paths, read like
             `paths`; `-` is stdin.
+        output: where results are; a folder there that belongs to another video is not taken.
 
     Returns:
         Each video once, in the order given (in folders by name), with the folder of its results
@@ -58,7 +60,7 @@ def find_videos(
                     places[video] = place
         except FergcnError as error:
             errors.append(error)
-    return _kept_apart(places), errors
+    return _kept_apart(places, output), errors
 
 
 def _listed(path: Path | None) -> list[Path]:
@@ -135,8 +137,8 @@ def _plain_name(name: str) -> str:
     return f"{name}_" if name.casefold().endswith(OWN_ENDINGS) else name
 
 
-def _kept_apart(places: dict[Path, Path]) -> dict[Path, Path]:
-    """Number those that would meet, or that others would lie in."""
+def _kept_apart(places: dict[Path, Path], output: Path | None) -> dict[Path, Path]:
+    """Number those that would meet, also with what is there, or that others would lie in."""
 
     def key(place: Path) -> str:
         return unicodedata.normalize("NFC", str(place)).casefold()
@@ -146,7 +148,7 @@ def _kept_apart(places: dict[Path, Path]) -> dict[Path, Path]:
     apart = {}
     for video, place in places.items():
         wanted, number = place, 1
-        while key(wanted) in taken:
+        while key(wanted) in taken or (output and belongs_to_other(output / wanted, video)):
             number += 1
             wanted = place.with_name(f"{place.name}-{number}")
         taken.add(key(wanted))

@@ -83,7 +83,7 @@ def predict(
             return _wrong_usage("found --overlay for a live source, expected a file: leave it out")
         return _record(videos[0], output, checkpoint, settings, report)
     network = FaceNetwork(checkpoint, settings.device, settings.runtime)
-    places, errors = find_videos(files, files_from)
+    places, errors = find_videos(files, files_from, output)
     _tell(Outcome(complaints=[str(error) for error in errors]))
     failed = bool(errors)
     table = VideoTable(output / "videos.csv", map(str, places))
@@ -94,7 +94,7 @@ def predict(
             again = "(--overwrite does it again)"
             _tell(Outcome([f"{video.name}: done before → {directory} {again}"]))
             summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
-            table.add(str(video), summary, "done before")
+            table.add(str(video), summary, directory, "done before")
             continue
         threads = max(1, num_cores() // num_workers) if ray is None else 1
         jobs.append(Job(video, directory, checkpoint, settings, overlay, report, threads))
@@ -117,9 +117,13 @@ def predict(
 
 
 def _end_job(job: "Job", outcome: "Outcome", table: VideoTable) -> bool:
-    """Tell what became of a video and note it in the table; say whether it failed."""
+    """Tell what became of a video and note it in the table; say whether that failed."""
     _tell(outcome)
-    table.add(str(job.video), outcome.summary, "; ".join(outcome.complaints))
+    try:
+        table.add(str(job.video), outcome.summary, job.directory, "; ".join(outcome.complaints))
+    except FergcnError as error:  # the disk is full: for others, there may be room again
+        _tell(Outcome(complaints=[str(error)]))
+        return True
     return outcome.failed
 
 
@@ -155,7 +159,9 @@ def _record(
     ]
     warnings = _warnings(name, analysis)
     _tell(Outcome(lines, warnings))
-    VideoTable(output / "videos.csv", []).add(name, analysis.summary, "; ".join(warnings))
+    VideoTable(output / "videos.csv", []).add(
+        name, analysis.summary, directory, "; ".join(warnings)
+    )
     return 0
 
 

@@ -15,16 +15,17 @@ XSI = "http://www.w3.org/2001/XMLSchema-instance"
 LINGUISTIC_TYPE = "expression"
 
 
-def render_srt(segments: pd.DataFrame) -> str:
+def render_srt(segments: pd.DataFrame, start_s: float = 0.0) -> str:
     """Write one cue for each segment, by onset, as SubRip has them.
 
     Args:
         segments: as `Analysis.segments`.
+        start_s: as `VideoInfo.start_s`: players count from the file's start.
     """
     cues = []
     ordered = segments.sort_values(["onset_s", "track_id"], kind="stable").to_dict("records")
     for number, segment in enumerate(ordered, 1):
-        onset, offset = _span_ms(segment["onset_s"], segment["offset_s"])
+        onset, offset = _span_ms(segment["onset_s"] + start_s, segment["offset_s"] + start_s)
         cues.append(
             f"{number}\n{_srt_time(onset)} --> {_srt_time(offset)}\n"
             f"Face {segment['track_id']}: {segment['expression']}, apex {segment['apex_s']:.2f} s, "
@@ -47,7 +48,11 @@ def _srt_time(time_ms: int) -> str:
 
 
 def render_eaf(
-    segments: pd.DataFrame, track_ids: Iterable[int], video: Path | None, directory: Path
+    segments: pd.DataFrame,
+    track_ids: Iterable[int],
+    video: Path | None,
+    directory: Path,
+    start_s: float = 0.0,
 ) -> str:
     """Write an ELAN file (EAF 3.0): one tier for each face, one annotation for each segment.
 
@@ -56,6 +61,7 @@ def render_eaf(
         track_ids: the faces; one without a segment has an empty tier.
         video: the file that ELAN is to play; None for a live source, which is no file.
         directory: where the ELAN file will be; it names the video by its way from there, too.
+        start_s: as `VideoInfo.start_s`: ELAN counts from the file's start.
 
     Returns:
         XML.
@@ -94,7 +100,7 @@ def render_eaf(
         free_from = 0
         for segment in of_face.to_dict("records"):
             number += 1
-            onset, offset = _span_ms(segment["onset_s"], segment["offset_s"])
+            onset, offset = _span_ms(segment["onset_s"] + start_s, segment["offset_s"] + start_s)
             onset = max(onset, free_from)  # annotations of a tier must not overlap
             free_from = offset = max(offset, onset + 1)
             annotation = ET.SubElement(

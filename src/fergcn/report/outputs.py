@@ -34,7 +34,7 @@ COMPLETE_FILES = (
 """What every analysis has."""
 RESULT_FILES = (*COMPLETE_FILES, "contributions.csv", "overlay.mp4", "report.html")
 """What belongs to one analysis and goes when the next one takes its place."""
-VIDEO_COLUMNS = ("file", "status", "faces", "expression", "segments", "note")
+VIDEO_COLUMNS = ("file", "status", "faces", "expression", "segments", "note", "results")
 """Columns of the table with one line for each video."""
 
 MAX_SHOWN_FRAMES = 4000
@@ -120,8 +120,9 @@ class ResultWriter:
         )
         analysis = read_results(self.partial)
         segments, track_ids = analysis.segments, [track["track_id"] for track in summary["tracks"]]
-        write_text(self.partial / "segments.srt", render_srt(segments))
-        eaf = render_eaf(segments, track_ids, self.video, self.directory)
+        start_s = summary["video"].get("start_s", 0.0)
+        write_text(self.partial / "segments.srt", render_srt(segments, start_s))
+        eaf = render_eaf(segments, track_ids, self.video, self.directory, start_s)
         write_text(self.partial / "segments.eaf", eaf)
         draw_timeline(analysis).save(self.partial / "timeline.png", compress_level=1)
         self._is_whole = True
@@ -276,23 +277,27 @@ class VideoTable:
             writer.writerows(lines)
             write_text(path, text.getvalue())
 
-    def add(self, file: str, summary: Mapping[str, Any] | None, note: str = "") -> None:
+    def add(
+        self, file: str, summary: Mapping[str, Any] | None, directory: Path, note: str = ""
+    ) -> None:
         """Append a line.
 
         Args:
             file: the video.
             summary: of its analysis; None where it failed.
+            directory: its results, below the table's folder.
             note: what else there is to say.
 
         Raises:
             FergcnError: the table can't be written; it is as it was.
         """
-        row: list[object] = [file, "failed", "", "", "", note]
+        row: list[object] = [file, "failed", "", "", "", note, ""]
         if summary is not None:
             tracks = summary["tracks"]
             longest = max(tracks, key=lambda track: track["num_frames"], default=None)
-            expression = "" if longest is None else longest["expression"]
-            row = [file, "done", len(tracks), expression, summary["counts"]["segments"], note]
+            answer = "" if longest is None else longest["answer"]
+            results = directory.relative_to(self.path.parent)
+            row = [file, "done", len(tracks), answer, summary["counts"]["segments"], note, results]
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerow(row)
         line = text.getvalue().encode(errors="backslashreplace")
@@ -317,6 +322,28 @@ class VideoTable:
                 f"{self.path}: found it can't be written ({error.strerror}), expected a folder "
                 "with room: choose another with -o"
             ) from None
+
+
+def belongs_to_other(directory: Path, video: Path) -> bool:
+    """Whether a folder holds the results of another video, or of a recording.
+
+    A file of the same name, size and time of change is the same video, wherever it lies now; so is
+    one under the same path, whatever became of it.
+    """
+    try:
+        about = json.loads((directory / "summary.json").read_text(encoding="utf-8"))["video"]
+        if about.get("path") == str(video.absolute()):
+            return False
+        return not _is_same_file(about, video)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _is_same_file(about: Mapping[str, Any], video: Path) -> bool:
+    there = video.stat()
+    return (video.name, there.st_size, there.st_mtime_ns) == tuple(
+        about.get(key) for key in ("file", "size_bytes", "modified_ns")
+    )
 
 
 def is_current(
@@ -347,10 +374,7 @@ def is_current(
         return False
     try:
         summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
-        there = video.stat()
-        same_video = (video.name, there.st_size, there.st_mtime_ns) == tuple(
-            summary["video"][key] for key in ("file", "size_bytes", "modified_ns")
-        )
+        same_video = _is_same_file(summary["video"], video)
         # Through JSON and back, as what was written: it knows no tuples.
         same_settings = json.loads(json.dumps(asdict(settings))) == summary["settings"]
         same_network = summary["checkpoint"]["sha256"] == network.checkpoint.sha256 and summary[
