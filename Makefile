@@ -4,6 +4,8 @@
 # make setup   the environment only
 PYTHON ?= python3
 BIN := .venv/bin
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 
 .PHONY: setup demo test nightly bench checkpoint checkpoint-rendered-only cards recognition clean
 .DEFAULT_GOAL := demo
@@ -39,32 +41,38 @@ nightly: .venv/.installed-dev
 bench: .venv/.installed
 	$(BIN)/fergcn bench
 
-# The checkpoints in the package, from nothing; a stopped run goes on where it was.
+# The checkpoints in the package, from nothing; a stopped run goes on where it was. What each stage
+# says is kept in runs/recipe.log, what each epoch gave in the run's log.csv.
 # STILLS=folder holds real pictures, <expression>/<person>_<number>.jpg.
+LOGGED = | tee -a runs/recipe.log
 FACE_API := data/face-api/node_modules/@vladmandic/face-api/model
 
 checkpoint: export FERGCN_FACE_API = $(abspath $(FACE_API))
 checkpoint: .venv/.installed-dev $(FACE_API)
 	@test -n "$(STILLS)" || { echo "found no STILLS, expected a folder of pictures: make checkpoint STILLS=…"; exit 2; }
-	$(BIN)/fergcn render data/pretrain --config configs/rendered-only-backbone.toml
-	$(BIN)/fergcn render data/pretrain-anywhere --config configs/checkpoint.toml
-	$(BIN)/fergcn prepare stills "$(STILLS)" -o data/stills
-	$(BIN)/fergcn train stills data/stills -o runs/backbone --config configs/backbone.toml
-	$(BIN)/fergcn evaluate stills data/stills --checkpoint rendered-only --peers face-api --json data/face-api/scores.json
-	$(BIN)/fergcn train stills data/stills -o runs/checkpoint --config configs/checkpoint.toml
-	$(BIN)/fergcn calibrate runs/checkpoint/checkpoint stills data/stills --hold-out 5 -o runs/calibrated
-	$(BIN)/fergcn export runs/calibrated --in-place
+	@mkdir -p runs
+	$(BIN)/fergcn render data/pretrain --config configs/rendered-only-backbone.toml $(LOGGED)
+	$(BIN)/fergcn render data/pretrain-anywhere --config configs/checkpoint.toml $(LOGGED)
+	$(BIN)/fergcn prepare stills "$(STILLS)" -o data/stills $(LOGGED)
+	$(BIN)/fergcn train stills data/stills -o runs/backbone --config configs/backbone.toml $(LOGGED)
+	$(BIN)/fergcn evaluate stills data/stills --checkpoint rendered-only --peers face-api --json data/face-api/scores.json $(LOGGED)
+	$(BIN)/fergcn train stills data/stills -o runs/checkpoint --config configs/checkpoint.toml $(LOGGED)
+	rm -rf runs/calibrated
+	$(BIN)/fergcn calibrate runs/checkpoint/checkpoint stills data/stills --hold-out 5 -o runs/calibrated $(LOGGED)
+	$(BIN)/fergcn export runs/calibrated --in-place $(LOGGED)
 	cp runs/calibrated/* src/fergcn/checkpoints/default
 
 $(FACE_API):
 	npm install --no-save --ignore-scripts --prefix data/face-api @vladmandic/face-api@1.7.15
 
 checkpoint-rendered-only: .venv/.installed-dev
-	$(BIN)/fergcn render data/pretrain --config configs/rendered-only-backbone.toml
-	$(BIN)/fergcn train rendered-apex data/pretrain -o runs/rendered-only-backbone --config configs/rendered-only-backbone.toml
-	$(BIN)/fergcn train rendered data/pretrain -o runs/rendered-only --config configs/rendered-only.toml
-	$(BIN)/fergcn calibrate runs/rendered-only/checkpoint rendered --other-people -o runs/rendered-only-calibrated
-	$(BIN)/fergcn export runs/rendered-only-calibrated --in-place
+	@mkdir -p runs
+	$(BIN)/fergcn render data/pretrain --config configs/rendered-only-backbone.toml $(LOGGED)
+	$(BIN)/fergcn train rendered-apex data/pretrain -o runs/rendered-only-backbone --config configs/rendered-only-backbone.toml $(LOGGED)
+	$(BIN)/fergcn train rendered data/pretrain -o runs/rendered-only --config configs/rendered-only.toml $(LOGGED)
+	rm -rf runs/rendered-only-calibrated
+	$(BIN)/fergcn calibrate runs/rendered-only/checkpoint rendered --other-people -o runs/rendered-only-calibrated $(LOGGED)
+	$(BIN)/fergcn export runs/rendered-only-calibrated --in-place $(LOGGED)
 	cp runs/rendered-only-calibrated/* src/fergcn/checkpoints/rendered-only
 
 # What the model cards say was measured: with STILLS=folder, of the people kept aside.
@@ -72,6 +80,7 @@ SCORES := runs/scores
 cards: .venv/.installed
 	@test -n "$(STILLS)" || { echo "found no STILLS, expected a folder of pictures: make cards STILLS=…"; exit 2; }
 	@mkdir -p $(SCORES)
+	$(BIN)/fergcn render data/anywhere --kinds anywhere --num-subjects 80 --clips-per-expression 1 --seed 2
 	for name in default rendered-only; do \
 	  $(BIN)/fergcn evaluate stills "$(STILLS)" --hold-out 5 --checkpoint $$name \
 	    --expressions anger,happiness,neutral,sadness,surprise --json $(SCORES)/$$name-five.json && \
@@ -79,8 +88,10 @@ cards: .venv/.installed
 	    --json $(SCORES)/$$name-eight.json && \
 	  $(BIN)/fergcn evaluate rendered --checkpoint $$name --by kind skin_tone age gender \
 	    --json $(SCORES)/$$name-rendered.json && \
+	  $(BIN)/fergcn evaluate rendered-anywhere data/anywhere --checkpoint $$name \
+	    --json $(SCORES)/$$name-anywhere.json && \
 	  $(BIN)/fergcn card $$name --scores $(SCORES)/$$name-five.json $(SCORES)/$$name-eight.json \
-	    $(SCORES)/$$name-rendered.json || exit 1; \
+	    $(SCORES)/$$name-rendered.json $(SCORES)/$$name-anywhere.json || exit 1; \
 	done
 
 # The network by which the tracker knows people again: dlib's weights, as ONNX.

@@ -51,6 +51,9 @@ def test_half_the_space_gives_nearly_the_same_answers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_checkpoints_load(name: str) -> None:
     loaded = load_checkpoint(name)
+    files = [path for path in SHIPPED[name].rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 25e6
+    assert "What it must not be used for" in (SHIPPED[name] / "README.md").read_text("utf-8")
     assert loaded.model.config.num_frames == 16
     assert "neutral" in loaded.expressions
     assert (

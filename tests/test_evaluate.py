@@ -26,7 +26,7 @@ from fergcn.datasets.check import check_dataset
 from fergcn.evaluation import evaluate_clips, load_faces
 from fergcn.expressions import FergcnError
 from fergcn.faces.detect import FaceDetector
-from fergcn.metrics import expected_calibration_error
+from fergcn.metrics import bootstrap_interval, expected_calibration_error
 from fergcn.model import FERGCN
 from fergcn.prepare import read_prepared
 from fergcn.training import predict_probs
@@ -251,6 +251,13 @@ def test_scores_follow_from_the_table(run, stills: Path, checkpoint: Path, tmp_p
     assert scores["uar"] == pytest.approx(recall.mean())
     assert scores["macro_f1"] == pytest.approx(f1_score(target, prediction, **of_classes).mean())
     assert list(scores["recall"].values()) == pytest.approx(list(recall))
+    for name, rows in table.groupby("target"):
+        right = (rows["prediction"] == name).to_numpy().astype(np.int64)
+        interval = bootstrap_interval(
+            np.ones_like(right), right, rows["subject_id"].tolist(), "accuracy"
+        )
+        several = rows["subject_id"].nunique() > 1
+        assert scores["recall_ci"][name] == (pytest.approx(list(interval)) if several else None)
     assert scores["counts"] == target.value_counts().reindex(KNOWN).to_dict()
     np.testing.assert_array_equal(
         scores["confusion"],
@@ -341,21 +348,27 @@ def test_frames_are_compared_with_the_truth(
 ) -> None:
     found = json.loads(rendered_scores[1].read_text())["intensity_claims"]["intensity"]
     loaded = load_checkpoint(rendered_scores[0])
-    correlations, errors = [], []
+    correlations, errors, everything = [], [], []
     for clip in load_dataset("rendered", few_rendered):
-        if clip.expression == "neutral":
-            continue
         frames = eval_transform(load_clip(clip, 4), 40, 32)
         with torch.inference_mode():
             features = loaded.model.frame_features(frames)
             u = loaded.model.head.read(features[None]).intensity[0].numpy()
         chosen = np.round(np.linspace(0, len(clip.intensity) - 1, 4)).astype(int)
         truth = np.array(clip.intensity)[chosen]
+        everything.append((u, truth))
+        if clip.expression == "neutral":
+            continue
         correlations.append(np.corrcoef(u, truth)[0, 1])
         errors.append(abs(u.argmax() - np.abs(chosen - clip.apex_index).argmin()))
     assert found["clips"] == len(correlations)
     assert found["correlation"] == pytest.approx(np.mean(correlations), abs=5e-3)
     assert found["apex_error"] == pytest.approx(np.median(errors), abs=0.5)
+    assert found["pooled_clips"] == len(everything) > len(correlations)
+    pooled = np.corrcoef(*np.concatenate(everything, axis=1))[0, 1]
+    assert found["pooled_correlation"] == pytest.approx(pooled, abs=5e-3)
+    low, high = found["pooled_correlation_ci"]
+    assert low <= pooled <= high
 
 
 def test_unknown_attributes_are_one_line(run, stills: Path, checkpoint: Path) -> None:
@@ -376,7 +389,11 @@ def test_card_has_the_scores_between_its_markers(
     assert f"UAR {scores['uar']:.3f} ({low:.3f} to {high:.3f})" in card
     for group in scores["by"]["hair"]:
         assert f"| {group['group']} | {group['count']} |" in card
+    name, recall = next((n, r) for n, r in scores["recall"].items() if scores["recall_ci"][n])
+    low, high = scores["recall_ci"][name]
+    assert f"| {name} | {recall:.2f} ({low:.2f} to {high:.2f}) | {scores['counts'][name]} |" in card
     claim = scores["intensity_claims"]["intensity"]
+    assert f"r of the intensity is {claim['pooled_correlation']:.2f} (" in card
     assert f"| {claim['clips']} | {claim['correlation']:.2f} " in card
     readme.write_text(card.replace("## Measured", "Prose.\n\n## Measured") + "More prose.\n")
     before = readme.read_text()

@@ -15,6 +15,7 @@ from fergcn.metrics import (
     mcnemar,
     median_interval,
     paired_difference,
+    pooled_correlation,
     score,
 )
 
@@ -213,3 +214,23 @@ def test_median_interval_agrees_with_a_loop(clips: list[tuple[int, int]], seed: 
     expected = np.percentile(medians, [2.5, 97.5])
     found = median_interval(values, people.tolist(), resamples=40, seed=seed)
     assert found == pytest.approx(tuple(expected))
+
+
+def test_pooled_correlation_agrees_with_a_loop() -> None:
+    rng = np.random.default_rng(0)
+    people = [f"p{person}" for person in rng.integers(5, size=12)]
+    truths = rng.random((12, 4))
+    values = truths + rng.normal(size=(12, 4))
+    names = sorted(set(people))
+    drawn = np.random.default_rng(3).multinomial(len(names), np.full(len(names), 1 / 5), size=30)
+    expected = []
+    for times in drawn:
+        rows = [
+            row
+            for name, number in zip(names, times, strict=True)
+            for row in [k for k, person in enumerate(people) if person == name] * number
+        ]
+        expected.append(np.corrcoef(values[rows].ravel(), truths[rows].ravel())[0, 1])
+    r, interval = pooled_correlation(values, truths, people, resamples=30, seed=3)
+    assert r == pytest.approx(np.corrcoef(values.ravel(), truths.ravel())[0, 1])
+    assert interval == pytest.approx(tuple(np.percentile(expected, [2.5, 97.5])))

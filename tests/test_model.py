@@ -267,6 +267,14 @@ def test_per_clip_adjacency_starts_as_the_papers_network() -> None:
     torch.testing.assert_close(*weights)
 
 
+@pytest.mark.parametrize(("adjacency", "width"), [("shared", 8), ("per_clip", 16)])
+def test_features_of_another_network_are_refused(adjacency: str, width: int) -> None:
+    head = GraphHead(head_config(adjacency=adjacency))
+    assert head(torch.zeros(1, 6, width)).shape == (1, head.config.num_classes)
+    with pytest.raises(ValueError, match=f"found 24 features a frame, expected {width}"):
+        head(torch.zeros(1, 6, 24))
+
+
 @pytest.mark.parametrize("neutral", [2, None])
 def test_per_clip_adjacency_is_the_loop_over_frames(neutral: int | None) -> None:
     head = per_clip_head(strength=0.7, sharpness=3.0, neutral=neutral).requires_grad_(False)

@@ -15,7 +15,12 @@ from fergcn.cache import cache_dir
 from fergcn.checkpoint import Checkpoint
 from fergcn.clips import Clip
 from fergcn.datasets import find_dataset, list_dataset, load_dataset
-from fergcn.explain import frame_scores, summarize_claims, weight_claims
+from fergcn.explain import (
+    compare_between_clips,
+    frame_scores,
+    summarize_claims,
+    weight_claims,
+)
 from fergcn.expressions import SURE_FROM, FergcnError
 from fergcn.features import clip_fingerprint
 from fergcn.metrics import (
@@ -184,11 +189,14 @@ def evaluate_clips(
         "left_out": dict(sorted(left_out.items())),
         "intensity_claims": {},
     }
+    seen = [clip for clip in clips if clip.has_frames()]
     for name in of_frames[0] if of_frames else ():
         values = np.concatenate([scores_of_clip[name] for scores_of_clip in of_frames])
-        claims = weight_claims(values, [clip for clip in clips if clip.has_frames()])
+        claims = weight_claims(values, seen)
         if claims is not None:
             about["intensity_claims"][name] = summarize_claims(claims)
+            if name == "intensity":  # weights add up to 1 in every clip
+                about["intensity_claims"][name] |= compare_between_clips(values, seen)
     return replace(evaluation, summary=about | evaluation.summary)
 
 
@@ -245,6 +253,10 @@ def evaluate_probs(
         name: hits / total if total else None
         for name, hits, total in zip(expressions, right, counts, strict=True)
     }
+    summary["recall_ci"] = {
+        name: _recall_interval(answers == targets, targets == index, subjects)
+        for index, name in enumerate(expressions)
+    }
     summary["confusion"] = scores.confusion.tolist()
     summary["selective"] = _score_sure_answers(probs, targets, subjects, sure_from)
     summary["by"] = {
@@ -255,6 +267,16 @@ def evaluate_probs(
         for name, of_attribute in (groups or {}).items()
     }
     return Evaluation(expressions, scores, predictions, summary)
+
+
+def _recall_interval(
+    is_right: NDArray[np.bool_], of_class: NDArray[np.bool_], subjects: Sequence[str]
+) -> list[float] | None:
+    """95 % interval over the people who show an expression; None for fewer than two."""
+    people = [subjects[row] for row in np.flatnonzero(of_class).tolist()]
+    if len(set(people)) < 2:
+        return None
+    return list(mean_interval(is_right[of_class].astype(np.float64), people))
 
 
 def attribute_groups(clips: Sequence[Clip], name: str) -> dict[str, NDArray[np.int64]]:

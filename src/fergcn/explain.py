@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fergcn.clips import Clip, sample_frames
 from fergcn.expressions import FergcnError
-from fergcn.metrics import mean_interval, median_interval
+from fergcn.metrics import mean_interval, median_interval, pooled_correlation
 from fergcn.model import FERGCN, GraphHead, GraphModule
 from fergcn.model.backbones import VGG16BN
 from fergcn.model.comparators import FrameAttentionHead
@@ -311,4 +311,29 @@ def summarize_claims(claims: WeightClaims) -> dict[str, Any]:
         "apex_error": float(np.median(claims.apex_errors)),
         "apex_error_ci": list(median_interval(claims.apex_errors, people)),
         "apex_error_of_middle": float(np.median(claims.middle_errors)),
+    }
+
+
+def compare_between_clips(intensity: Floats, clips: Sequence[Clip]) -> dict[str, Any]:
+    """Tell whether a frame's intensity means the same in one clip as in another.
+
+    Args:
+        intensity: `(len(clips), N)`.
+        clips: the clips; those without known intensity don't count, neutral ones do.
+
+    Returns:
+        `pooled_clips`, `pooled_correlation` over the frames of all clips together, its interval
+        over subjects in `pooled_correlation_ci`; nothing where no correlation is defined.
+    """
+    truths = [sampled_intensity(clip, intensity.shape[1]) for clip in clips]
+    rows = [row for row, truth in enumerate(truths) if truth is not None]
+    known = np.array([truths[row] for row in rows])
+    if not rows or np.ptp(known) == 0 or np.ptp(intensity[rows]) == 0:
+        return {}
+    people = [clips[row].subject_id for row in rows]
+    correlation, interval = pooled_correlation(intensity[rows], known, people)
+    return {
+        "pooled_clips": len(rows),
+        "pooled_correlation": correlation,
+        "pooled_correlation_ci": list(interval),
     }

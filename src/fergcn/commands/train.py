@@ -275,10 +275,11 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     print_sure_answers(summary["selective"])
     by_expression = Table("expression", "clips", "recall")
     for name in evaluation.expressions:
-        recall = summary["recall"][name]
-        by_expression.add_row(
-            name, str(summary["counts"][name]), "·" if recall is None else f"{recall:.3f}"
-        )
+        recall, interval = summary["recall"][name], summary["recall_ci"][name]
+        shown = "·" if recall is None else f"{recall:.3f}"
+        if interval is not None:
+            shown += " ({:.3f}–{:.3f})".format(*interval)
+        by_expression.add_row(name, str(summary["counts"][name]), shown)
     stdout.print(by_expression)
     print_confusion(evaluation.scores, evaluation.expressions)
     print_claims(summary["intensity_claims"])
@@ -330,6 +331,13 @@ def print_claims(claims: Mapping[str, Any]) -> None:
         f"naming the middle frame always: {middle:.1f}"
     )
     stdout.print(table)
+    pooled = claims.get("intensity", {})
+    if "pooled_correlation" in pooled:
+        stdout.print(
+            f"r of the intensity over all frames of {pooled['pooled_clips']} clips, neutral ones "
+            f"too: {with_interval(pooled, 'pooled_correlation')}",
+            highlight=False,
+        )
 
 
 def with_interval(scores: Mapping[str, Any], name: str, form: str = ".3f") -> str:

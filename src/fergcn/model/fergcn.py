@@ -144,8 +144,14 @@ class GraphHead(nn.Module):
             features: `(B, N, frame_dim)`; with `per_clip`, N may differ from the configuration's.
 
         Raises:
-            ValueError: the clips have another number of frames than A.
+            ValueError: the clips have another number of frames than A, or these are the features
+                of another network.
         """
+        if features.shape[-1] != self.config.frame_dim:
+            raise ValueError(
+                f"found {features.shape[-1]} features a frame, expected {self.config.frame_dim}: "
+                "take what frame_features gives"
+            )
         if not self.per_clip:
             self.config.require_num_frames(features.shape[1])
         hidden = self.frame_outputs(features)  # (B, N, d)

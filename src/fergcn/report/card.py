@@ -53,6 +53,7 @@ def _read_scores(path: Path, sha256: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         found = content["checkpoint_sha256"]
         content["selective"]["sure_from"], content["by"], content["intensity_claims"]
+        content["recall_ci"]
     except (OSError, ValueError, KeyError, TypeError):
         raise FergcnError(
             f"{path}: found it missing or damaged, expected what fergcn evaluate --json writes: "
@@ -96,10 +97,7 @@ def _section(scores: Mapping[str, Any]) -> Iterator[str]:
     )
     yield _table(
         ("expression", "recall", "clips"),
-        [
-            (name, _number(scores["recall"][name], 2), str(scores["counts"][name]))
-            for name in expressions
-        ],
+        [(name, _recall(scores, name), str(scores["counts"][name])) for name in expressions],
     )
     yield from _sure_answers(scores["selective"])
     if claims := scores["intensity_claims"]:
@@ -116,6 +114,13 @@ def _section(scores: Mapping[str, Any]) -> Iterator[str]:
                 )
                 for name, claim in claims.items()
             ],
+        )
+    pooled = claims.get("intensity", {})
+    if "pooled_correlation" in pooled:
+        yield (
+            f"Over the frames of all {pooled['pooled_clips']} clips together, neutral ones too, "
+            f"r of the intensity is {_interval(pooled, 'pooled_correlation', 2)}: so far is it "
+            "comparable between clips."
         )
     for name, groups in scores["by"].items():
         yield _table(
@@ -144,6 +149,14 @@ def _sure_answers(selective: Mapping[str, Any]) -> Iterator[str]:
         f"these right {right}. Right among the surest 80 %: {at_80}, 90 %: {at_90}; area under the "
         f"risk–coverage curve {area}."
     )
+
+
+def _recall(scores: Mapping[str, Any], expression: str) -> str:
+    recall = _number(scores["recall"][expression], 2)
+    if (interval := scores["recall_ci"][expression]) is None:  # nobody, or one person
+        return recall
+    low, high = (_number(end, 2) for end in interval)
+    return f"{recall} ({low} to {high})"
 
 
 def _number(value: float | None, digits: int = 3) -> str:
