@@ -21,6 +21,7 @@ import pytest
 
 from fergcn.expressions import FergcnError
 from fergcn.live import LiveSource, as_file, source_name
+from odd_files import encode
 from test_analysis import scene
 
 FPS = 10
@@ -176,6 +177,22 @@ def test_an_address_that_is_silent_is_given_up() -> None:
         with pytest.raises(FergcnError, match=r"no answer in 10 s\), expected video"):
             LiveSource(f"tcp://127.0.0.1:{server.getsockname()[1]}")
         assert time.monotonic() - started < 60
+
+
+def test_interlaced_television_comes_without_combs(tmp_path: Path) -> None:
+    pictures = []
+    for index in range(12):  # a bar that moves on between the two fields of each frame
+        picture = np.full((64, 128, 3), 40, np.uint8)
+        picture[::2, 8 * index : 8 * index + 24] = 220
+        picture[1::2, 8 * index + 5 : 8 * index + 29] = 220
+        pictures.append(picture)
+    flags = {"flags": "+ilme+ildct", "qmin": "1", "qmax": "2"}
+    path = encode(tmp_path / "i.mpg", pictures, "mpeg2video", options=flags)
+    with served(path.read_bytes(), 0.2, repeats=1) as address:
+        frames = [frame.image.astype(int) for frame in LiveSource(address).frames()]
+    assert frames
+    for image in frames:
+        assert np.abs(np.diff(image, axis=0)).mean() < 3  # as filmed, above 8
 
 
 def test_a_source_that_breaks_off_is_no_end(recording: Path) -> None:

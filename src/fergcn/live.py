@@ -23,6 +23,7 @@ from fergcn.video import (
     frame_rate,
     pixel_ratio,
     upright_rgb,
+    without_combs,
 )
 
 PROTOCOLS = {
@@ -163,7 +164,7 @@ class LiveSource:
         clock = Clock(1 / self.fps)
         start: float | None = None
         try:
-            for frame in self._decoded(stream):
+            for frame in without_combs(self._decoded(stream)):
                 now = time.perf_counter()
                 start = now if start is None else start
                 time_s = clock(frame.time)

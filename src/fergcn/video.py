@@ -184,7 +184,7 @@ def read_frames(path: Path) -> Iterator[VideoFrame]:
         size: tuple[int, int] | None = None
         source.be_patient()  # opening may have taken long
         try:
-            for frame in _without_combs(_decode(container, stream, source)):
+            for frame in without_combs(_decode(container, stream, source)):
                 stamp_s = frame.time if frame.time_base else None
                 try:
                     image = upright_rgb(frame, converter, ratio, size)
@@ -216,7 +216,7 @@ def first_stamp(path: Path) -> float:
         FergcnError: the file is missing, empty, can't be read, or holds no video.
     """
     with open_video(path) as (container, stream, source):
-        frame = next(_without_combs(_decode(container, stream, source)), None)
+        frame = next(without_combs(_decode(container, stream, source)), None)
         return float(frame.time) if frame is not None and frame.time is not None else 0.0
 
 
@@ -483,7 +483,7 @@ def read_packets(container: Any, stream: Any, source: _Source) -> Iterator[Any]:
     yield None
 
 
-def _without_combs(frames: Iterable[Any]) -> Iterator[Any]:
+def without_combs(frames: Iterable[Any]) -> Iterator[Any]:
     """Turn interlaced frames into whole pictures; others stay as they are."""
     graph: Graph | None = None
     form: tuple[int, int, str] | None = None
