@@ -38,6 +38,7 @@ from fergcn.model import (
     create_network,
     last_layer,
 )
+from fergcn.pairs import neutral_partners, with_onset
 from fergcn.transforms import augment_clip, augment_wild, draw_augmentation, eval_transform
 
 Progress = Callable[[str, int, int], None]
@@ -82,6 +83,9 @@ class TrainConfig:
     many times minus the logarithm of its share of the training clips (Menon et al. 2021)."""
     label_smoothing: float = 0.0
     """Share of the target that all classes get alike."""
+    neutral_pairs: float = 0.0
+    """How often a single picture whose person is known neutral, too, becomes a clip that goes
+    from neutral to the expression; between the features of both, so the backbone must be frozen."""
     soft_labels: str | None = None
     """Table of another network's probabilities, `clip_id` and one column for each expression, as
     `fergcn evaluate` writes it; the network is to say the same of the clips that are in it."""
@@ -110,9 +114,14 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "resize", "crop", "devices"):
             if (value := getattr(self, name)) < 1:
                 raise FergcnError(f"found {name}={value}, expected at least 1: raise it")
-        for name in ("balance", "label_smoothing", "rare_shift"):
+        for name in ("balance", "label_smoothing", "rare_shift", "neutral_pairs"):
             if not 0 <= (share := getattr(self, name)) <= 1:
                 raise FergcnError(f"found {name}={share}, expected 0 to 1: choose one between")
+        if self.neutral_pairs and not self.freeze_backbone:
+            raise FergcnError(
+                f"found neutral_pairs={self.neutral_pairs} and a backbone that is trained, "
+                "expected one whose features stay: add --freeze-backbone"
+            )
         if self.crop > self.resize:
             raise FergcnError(
                 f"found crop={self.crop} above resize={self.resize}: crop at most what is resized"
@@ -384,6 +393,9 @@ def train_model(
     wrapped, wrapped_optimizer = fabric.setup(trained, optimizer)
 
     probs = sampling_probs(clips, config.balance, sources) if config.balance else None
+    partners = (
+        neutral_partners(clips, features) if features is not None and config.neutral_pairs else {}
+    )
     if first_epoch == 0:
         on_epoch(0, model)
     saved_at = time.monotonic()
@@ -395,7 +407,7 @@ def train_model(
             len(clips), config, epoch, fabric.global_rank, fabric.world_size, probs
         )
         if features is not None:
-            steps = _feature_batches(features, targets, batches, config, epoch)
+            steps = _feature_batches(features, targets, batches, partners, config, epoch)
         else:
             steps = _frame_batches(clips, targets, batches, model_config.num_frames, config, epoch)
         totals = torch.zeros(3, dtype=torch.float64)  # loss, correct, clips
@@ -651,13 +663,16 @@ def _feature_batches(
     features: NDArray[np.float32],
     targets: NDArray[np.int64],
     batches: Sequence[NDArray[np.int64]],
+    partners: Mapping[int, NDArray[np.int64]],
     config: TrainConfig,
     epoch: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield features `(B, N, C)` of a view drawn for each clip, and class indices `(B,)`."""
     views = np.random.default_rng([config.seed, epoch, 1]).integers(VIEWS, size=len(targets))
+    rng = np.random.default_rng([config.seed, epoch, 2])
     for batch in batches:
-        yield torch.from_numpy(features[views[batch], batch]), torch.from_numpy(targets[batch])
+        frames = with_onset(batch, views, features, partners, config.neutral_pairs, rng)
+        yield torch.from_numpy(frames), torch.from_numpy(targets[batch])
 
 
 def _frame_batches(
