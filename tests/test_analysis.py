@@ -3,6 +3,9 @@
 import io
 import json
 import re
+import signal
+import subprocess
+import sys
 from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,7 +32,7 @@ from fergcn.commands.predict import answer_lines
 from fergcn.expressions import EXPRESSIONS, FergcnError
 from fergcn.model import FERGCN
 from fergcn.report import apexes
-from fergcn.report.outputs import write_analysis
+from fergcn.report.outputs import PART_ROWS, write_analysis
 from fergcn.report.overlay import write_overlay
 from fergcn.report.page import NO_PICTURES, write_report
 from fergcn.report.timeline import (
@@ -341,6 +344,40 @@ def test_written_tables_read_back(tmp_path: Path, result: Analysis) -> None:
     read = pd.read_csv(out / "frames.csv", dtype={"track_id": "Int64"})
     pd.testing.assert_frame_equal(read, result.frames, check_dtype=False)
     assert json.loads((out / "summary.json").read_text())["counts"]["tracks"] == 1
+
+
+def tables_of_frames(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    from_csv = pd.read_csv(folder / "frames.csv", dtype={"track_id": "Int64"})
+    return from_csv, pd.read_parquet(folder / "frames.parquet")
+
+
+def test_parquet_is_one_file_in_the_end(tmp_path: Path, result: Analysis) -> None:
+    copies = [result.frames] * (11 * PART_ROWS // len(result.frames))
+    write_analysis(replace(result, frames=pd.concat(copies)), tmp_path / "long")
+    assert (tmp_path / "long" / "frames.parquet").is_file()
+    from_csv, from_parquet = tables_of_frames(tmp_path / "long")
+    assert len(from_parquet) == len(copies) * len(result.frames) > 10 * PART_ROWS
+    pd.testing.assert_frame_equal(from_csv, from_parquet, check_dtype=False)
+
+
+def test_parquet_can_be_read_after_a_kill(tmp_path: Path) -> None:
+    program = f"""
+import os, signal
+from pathlib import Path
+from fergcn.report.outputs import ResultWriter
+
+with ResultWriter(Path("video"), ("fear", "neutral")) as writer:
+    for k in range({2 * PART_ROWS + PART_ROWS // 2}):
+        face = (k % 3, 0.5, k / 7, 60.25, 70.5, 0.9, "fear", 0.75, 0.75, 0.25)
+        writer.add("frames", (k, k / 25, *(face if k % 5 else [None] * len(face))))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=False)
+    assert done.returncode == -signal.SIGKILL
+    from_csv, from_parquet = tables_of_frames(tmp_path / "video.partial")
+    assert len(from_csv) == 2.5 * PART_ROWS
+    assert len(from_parquet) == 2 * PART_ROWS
+    pd.testing.assert_frame_equal(from_csv[: 2 * PART_ROWS], from_parquet, check_dtype=False)
 
 
 def test_result_is_replaced_and_other_files_stay(tmp_path: Path, result: Analysis) -> None:

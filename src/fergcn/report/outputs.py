@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from fergcn.analysis.collect import Analysis, column_types
+from fergcn.analysis.collect import Analysis, column_types, make_table
 from fergcn.analysis.config import AnalysisConfig
 from fergcn.analysis.network import FaceNetwork
 from fergcn.analysis.tables import Row, table_columns
@@ -41,6 +41,8 @@ MAX_SHOWN_FRAMES = 4000
 """Of longer videos, plot and page show about so many frames, evenly chosen; bounds memory."""
 CHUNK_ROWS = 10_000
 """Rows of a table that are read at once; bounds memory."""
+PART_ROWS = 1_000
+"""Rows after which a Parquet file is written: 40 s of one face."""
 
 
 class ResultWriter:
@@ -48,10 +50,12 @@ class ResultWriter:
 
     Each row goes into a CSV table in `<directory>.partial` and from there to the disk's cache at
     once, so that whole rows can be read while the work goes on, and after this process is killed.
-    `finish` makes the rest from these tables; more may be written into `partial` then. When the
-    block ends without an error after that, the folder is swapped in. A result that was there is
-    replaced, and with it what was made from it (`RESULT_FILES`); any other file in the directory
-    stays. An error leaves the partial folder if there is a row in it.
+    Parquet is read from its end, so until then `frames.parquet` is a folder of files with
+    `PART_ROWS` rows each, which pandas and others read as one table. `finish` makes the rest from
+    these tables; more may be written into `partial` then. When the block ends without an error
+    after that, the folder is swapped in. A result that was there is replaced, and with it what was
+    made from it (`RESULT_FILES`); any other file in the directory stays. An error leaves the
+    partial folder if there is a row in it.
 
     Args:
         directory: the folder to write.
@@ -80,6 +84,9 @@ class ResultWriter:
         self._lock = _take_partial(self.partial)
         self._has_rows = False
         self._is_whole = False
+        self._expressions = expressions
+        self._parts = self.partial / "frames.parquet"
+        self._part_rows: list[Row] = []
         # Line by line: what is in the file is always whole rows.
         self._files: list[TextIO] = []
         self._tables = {}
@@ -98,11 +105,22 @@ class ResultWriter:
         """Append a row to a table."""
         self._tables[name].writerow(row)
         self._has_rows = True
+        if name == "frames":
+            self._part_rows.append(row)
+            if len(self._part_rows) == PART_ROWS:
+                self._write_part()
+
+    def _write_part(self) -> None:
+        self._parts.mkdir(exist_ok=True)
+        path = self._parts / f"{len(list(self._parts.iterdir())):06}.parquet"
+        frames = make_table("frames", self._part_rows, self._expressions)
+        self._part_rows.clear()
+        hidden = path.with_name(f".{path.name}")  # from those who read the folder
+        frames.to_parquet(hidden, index=False)
+        hidden.rename(path)
 
     def finish(self, summary: dict[str, Any]) -> Analysis:
         """Write what is made from the tables.
-
-        `frames.parquet` is made here, in pieces: a Parquet file can't be read before it is whole.
 
         Args:
             summary: of the analysis.
@@ -112,7 +130,8 @@ class ResultWriter:
         """
         for file in self._files:
             file.close()
-        _convert_to_parquet(self.partial / "frames.csv", self.partial / "frames.parquet")
+        self._write_part()
+        _join_parts(self._parts)
         text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
         # Bytes in a file's name that are no text become JSON's own escapes.
         (self.partial / "summary.json").write_text(
@@ -241,13 +260,16 @@ def read_table(path: Path) -> Iterator[pd.DataFrame]:
     return iter(chunks)
 
 
-def _convert_to_parquet(source: Path, target: Path) -> None:
-    chunks = read_table(source)
-    first = pa.Table.from_pandas(next(chunks), preserve_index=False)
-    with parquet.ParquetWriter(target, first.schema) as writer:
-        writer.write_table(first)
-        for chunk in chunks:
-            writer.write_table(pa.Table.from_pandas(chunk, first.schema, preserve_index=False))
+def _join_parts(folder: Path) -> None:
+    """Make one Parquet file of those in a folder, and put it in the folder's place."""
+    whole = folder.with_name(f".{folder.name}")
+    parts = sorted(folder.iterdir())
+    with parquet.ParquetWriter(whole, parquet.read_schema(parts[0])) as writer:
+        for first in range(0, len(parts), CHUNK_ROWS // PART_ROWS):
+            few = parts[first : first + CHUNK_ROWS // PART_ROWS]
+            writer.write_table(pa.concat_tables(map(parquet.read_table, few)))
+    shutil.rmtree(folder)
+    whole.rename(folder)
 
 
 class VideoTable:
