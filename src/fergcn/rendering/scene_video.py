@@ -1,7 +1,7 @@
 """A short video of two persons who show expressions, with the truth beside it."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,29 +73,30 @@ FOLD_STRENGTH = 8.0
 EXPOSURE = 0.9
 
 
-def render_scene_video(path: Path, seed: int = 0) -> Path:
+def render_scene_video(path: Path, seed: int = 0, actors: Sequence[Actor] = ACTORS) -> Path:
     """Render an 8 s video of 640 × 360 pixels at 25 fps, and the truth about it as a table.
 
     Args:
         path: the video, for example `demo.mp4`.
-        seed: chooses the two persons and the room.
+        seed: chooses the persons and the room.
+        actors: who is seen where, and shows what when.
 
     Returns:
         The table, for example `demo_truth.csv`: one row per frame and face with `frame_index`,
-        `time_s`, `face` (left or right in the picture), `expression` (neutral where the intensity
-        is 0) and `intensity` (0–1).
+        `time_s`, `face` (the actor's name: left or right), `expression` (neutral where the
+        intensity is 0) and `intensity` (0–1).
 
     Raises:
         FergcnError: `anny` or `numba` is not installed.
     """
     num_frames = round(DURATION_S * FPS)
-    write_video(path, _frames(seed, num_frames), FPS, CRF)
+    write_video(path, _frames(seed, actors, num_frames), FPS, CRF)
     table = path.with_name(f"{path.stem}_truth.csv")
     with table.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["frame_index", "time_s", "face", "expression", "intensity"])
         for index in range(num_frames):
-            for actor in ACTORS:
+            for actor in actors:
                 expression, intensity = _truth(actor, index / FPS)
                 row = [index, f"{index / FPS:.2f}", actor.name, expression, f"{intensity:.4f}"]
                 writer.writerow(row)
@@ -118,11 +119,11 @@ def _intensity(episode: Episode, time_s: float) -> float:
     return level * level * (3 - 2 * level)
 
 
-def _frames(seed: int, num_frames: int) -> Iterator[NDArray[np.uint8]]:
+def _frames(seed: int, actors: Sequence[Actor], num_frames: int) -> Iterator[NDArray[np.uint8]]:
     head = load_head()
     actions = facs.Actions(head.action_names)
     people, values, angles = [], [], []
-    for actor in ACTORS:
+    for actor in actors:
         rng = np.random.default_rng([seed, actor.subject, 999])
         person = make_person(head, seed, actor.subject)
         movement = person.resting_face + _blinks_and_gaze(actions, num_frames, rng)
@@ -136,7 +137,7 @@ def _frames(seed: int, num_frames: int) -> Iterator[NDArray[np.uint8]]:
     room = _room(np.random.default_rng([seed, 999]))
     for index in range(num_frames):
         image = room.copy()
-        for actor, person, movement, angle in zip(ACTORS, people, values, angles, strict=True):
+        for actor, person, movement, angle in zip(actors, people, values, angles, strict=True):
             scale = SUPERSAMPLING * EYE_DISTANCE
             matrix = np.array(
                 [
