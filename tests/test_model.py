@@ -2,6 +2,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -334,6 +335,25 @@ def test_per_clip_weights_send_no_gradient_through_intensity() -> None:
         head.read(features).weights.square().sum(), head.classifier.weight, allow_unused=True
     )
     assert gradient is None
+
+
+def test_given_sharpness_counts_once_training_is_over() -> None:
+    learned = per_clip_head(strength=0.7, sharpness=3.0)
+    given = GraphHead(replace(learned.config, sharpness=3.0 / GAIN)).double()
+    given.load_state_dict(learned.state_dict())
+    assert "sharpness" not in dict(given.named_parameters())
+    features = torch.randn(2, 6, 16, dtype=torch.float64)
+    torch.testing.assert_close(given.eval().read(features), learned.read(features))
+    while_training = given.train().read(features)
+    with torch.no_grad():
+        learned.sharpness.zero_()
+    torch.testing.assert_close(while_training, learned.read(features))
+
+
+@pytest.mark.parametrize("sharpness", [-0.1, float("inf"), float("nan")])
+def test_sharpness_is_checked(sharpness: float) -> None:
+    with pytest.raises(ValueError, match="sharpness"):
+        head_config(sharpness=sharpness)
 
 
 def test_intensity_of_the_same_frame_is_the_same_wherever_it_stands() -> None:

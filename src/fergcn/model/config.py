@@ -35,6 +35,10 @@ class ModelConfig:
     """Share of the backbone's features that training leaves out."""
     neutral: int | None = None
     """Which of the classes is neutral; with `per_clip`, a frame's intensity is read from it."""
+    sharpness: float | None = None
+    """How sharply the fusion weights follow the intensity with `per_clip`: learned if None;
+    otherwise so much once training is over, while which they don't. Times `GAIN` it is the
+    logarithm of how much more a frame of intensity 1 counts than one of 0."""
     pretrained: bool = True
     """Start the backbone from ImageNet weights (`r3d-18`: from Kinetics)."""
     network: Literal[
@@ -77,6 +81,10 @@ class ModelConfig:
         if not 0 <= self.feature_dropout < 1:
             raise ValueError(
                 f"found feature_dropout={self.feature_dropout}, expected 0 to 1, without 1"
+            )
+        if self.sharpness is not None and not 0 <= self.sharpness < float("inf"):
+            raise ValueError(
+                f"found sharpness={self.sharpness}, expected at least 0, or none to learn it"
             )
         if self.neutral is not None and not 0 <= self.neutral < self.num_classes:
             raise ValueError(

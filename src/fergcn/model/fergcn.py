@@ -55,7 +55,9 @@ class GraphHead(nn.Module):
       `softmax(mean_i A_ij + GAIN · sharpness · u_j)` takes the place of Eq. 7; as there, no
       gradient reaches u from it.
 
-    q, strength and sharpness start at 0, where it is the paper's network.
+    q, strength and sharpness start at 0, where it is the paper's network. With `config.sharpness`,
+    sharpness is that number once training is over, and 0 before: a classifier that learns from
+    the loud frames of a clip most does not learn what the quiet ones look like, and says so in u.
 
     Args:
         config: the network's configuration.
@@ -69,6 +71,7 @@ class GraphHead(nn.Module):
 
     adjacency: Tensor
     temperature: Tensor
+    sharpness: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -92,7 +95,10 @@ class GraphHead(nn.Module):
             # What calibration divided the logits by: u is read from them as they were learned.
             self.register_buffer("temperature", torch.ones(()))
             if config.fusion == "intensity":
-                self.sharpness = nn.Parameter(torch.zeros(()))
+                if config.sharpness is None:
+                    self.sharpness = nn.Parameter(torch.zeros(()))
+                else:
+                    self.register_buffer("sharpness", torch.tensor(config.sharpness))
 
     def nodes(self, features: Tensor) -> Tensor:
         """What the frames enter the graph with: `(B, N, frame_dim)` → `(B, N, d)`."""
@@ -159,7 +165,9 @@ class GraphHead(nn.Module):
         intensity = None
         if self.per_clip:
             intensity = self._intensity(features, hidden, weights)
-            if self.config.fusion == "intensity":  # log: of the softmax, what went into it
+            follows = self.config.sharpness is None or not self.training
+            if self.config.fusion == "intensity" and follows:
+                # log: of the softmax, what went into it
                 sharp = GAIN * self.sharpness * intensity.detach()
                 weights = torch.softmax(weights.log() + sharp, dim=-1)
         fused = (weights[..., None] * hidden).sum(dim=1)  # Eq. 8: (B, N, 1) · (B, N, d) → (B, d)
