@@ -75,16 +75,18 @@ checkpoint-rendered-only: .venv/.installed-dev
 	$(BIN)/fergcn export runs/rendered-only-calibrated --in-place $(LOGGED)
 	cp runs/rendered-only-calibrated/* src/fergcn/checkpoints/rendered-only
 
-# What the model cards say was measured: with STILLS=folder, of the people kept aside.
+# What the model cards say was measured, with STILLS=folder: `default` on the people kept aside from
+# its training, `rendered-only`, which has seen none, on all.
 SCORES := runs/scores
 cards: .venv/.installed
 	@test -n "$(STILLS)" || { echo "found no STILLS, expected a folder of pictures: make cards STILLS=…"; exit 2; }
 	@mkdir -p $(SCORES)
 	$(BIN)/fergcn render data/anywhere --kinds anywhere --num-subjects 80 --clips-per-expression 1 --seed 2
 	for name in default rendered-only; do \
-	  $(BIN)/fergcn evaluate stills "$(STILLS)" --hold-out 5 --checkpoint $$name \
+	  kept=; if [ $$name = default ]; then kept="--hold-out 5"; fi; \
+	  $(BIN)/fergcn evaluate stills "$(STILLS)" $$kept --checkpoint $$name \
 	    --expressions anger,happiness,neutral,sadness,surprise --json $(SCORES)/$$name-five.json && \
-	  $(BIN)/fergcn evaluate stills "$(STILLS)" --hold-out 5 --checkpoint $$name \
+	  $(BIN)/fergcn evaluate stills "$(STILLS)" $$kept --checkpoint $$name \
 	    --json $(SCORES)/$$name-eight.json && \
 	  $(BIN)/fergcn evaluate rendered --checkpoint $$name --by kind skin_tone age gender \
 	    --json $(SCORES)/$$name-rendered.json && \
