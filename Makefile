@@ -78,23 +78,21 @@ checkpoint-rendered-only: .venv/.installed-dev
 # What the model cards say was measured, with STILLS=folder: `default` on the people kept aside from
 # its training, `rendered-only`, which has seen none, on all.
 SCORES := runs/scores
-cards: .venv/.installed
+CARDS := card-default card-rendered-only
+cards: $(CARDS)
+
+card-default: KEPT := --hold-out 5
+$(CARDS): card-%: .venv/.installed
 	@test -n "$(STILLS)" || { echo "found no STILLS, expected a folder of pictures: make cards STILLS=…"; exit 2; }
 	@mkdir -p $(SCORES)
 	$(BIN)/fergcn render data/anywhere --kinds anywhere --num-subjects 80 --clips-per-expression 1 --seed 2
-	for name in default rendered-only; do \
-	  kept=; if [ $$name = default ]; then kept="--hold-out 5"; fi; \
-	  $(BIN)/fergcn evaluate stills "$(STILLS)" $$kept --checkpoint $$name \
-	    --expressions anger,happiness,neutral,sadness,surprise --json $(SCORES)/$$name-five.json && \
-	  $(BIN)/fergcn evaluate stills "$(STILLS)" $$kept --checkpoint $$name \
-	    --json $(SCORES)/$$name-eight.json && \
-	  $(BIN)/fergcn evaluate rendered --checkpoint $$name --by kind skin_tone age gender \
-	    --json $(SCORES)/$$name-rendered.json && \
-	  $(BIN)/fergcn evaluate rendered-anywhere data/anywhere --checkpoint $$name \
-	    --json $(SCORES)/$$name-anywhere.json && \
-	  $(BIN)/fergcn card $$name --scores $(SCORES)/$$name-five.json $(SCORES)/$$name-eight.json \
-	    $(SCORES)/$$name-rendered.json $(SCORES)/$$name-anywhere.json || exit 1; \
-	done
+	$(BIN)/fergcn evaluate stills "$(STILLS)" $(KEPT) --checkpoint $* \
+	  --expressions anger,happiness,neutral,sadness,surprise --json $(SCORES)/$*-five.json
+	$(BIN)/fergcn evaluate stills "$(STILLS)" $(KEPT) --checkpoint $* --json $(SCORES)/$*-eight.json
+	$(BIN)/fergcn evaluate rendered --checkpoint $* --by kind skin_tone age gender --json $(SCORES)/$*-rendered.json
+	$(BIN)/fergcn evaluate rendered-anywhere data/anywhere --checkpoint $* --json $(SCORES)/$*-anywhere.json
+	$(BIN)/fergcn card $* --scores $(SCORES)/$*-five.json $(SCORES)/$*-eight.json \
+	  $(SCORES)/$*-rendered.json $(SCORES)/$*-anywhere.json
 
 # The network by which the tracker knows people again: dlib's weights, as ONNX.
 recognition: .venv/.installed-dev

@@ -1,5 +1,6 @@
 import json
 import pickle
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -48,17 +49,21 @@ def test_half_the_space_gives_nearly_the_same_answers(tmp_path: Path) -> None:
     torch.testing.assert_close(probs, expected, rtol=0, atol=5e-3)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_the_shipped_checkpoints_load(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "recipe"), [("default", "checkpoint.toml"), ("rendered-only", "rendered-only.toml")]
+)
+def test_the_shipped_checkpoints_load_and_are_made_by_the_recipe(name: str, recipe: str) -> None:
     loaded = load_checkpoint(name)
     files = [path for path in SHIPPED[name].rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 25e6
     assert "What it must not be used for" in (SHIPPED[name] / "README.md").read_text("utf-8")
     assert loaded.model.config.num_frames == 16
     assert "neutral" in loaded.expressions
-    assert (
-        loaded.metadata["settings"]["training"]["seed"] == {"default": 1, "rendered-only": 0}[name]
-    )
+    made = loaded.metadata["settings"]["training"] | loaded.metadata["settings"]["model"]
+    text = (Path(__file__).parents[1] / "configs" / recipe).read_text("utf-8")
+    told = {"seed": 0} | tomllib.loads(text)["train"]
+    compared = (told.keys() & made.keys()) - {"init"}  # a path
+    assert {key: made[key] for key in compared} == {key: told[key] for key in compared}
 
 
 def test_not_a_checkpoint(tmp_path: Path) -> None:
