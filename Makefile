@@ -79,13 +79,16 @@ checkpoint-rendered-only: .venv/.installed-dev
 # its training, `rendered-only`, which has seen none, on all.
 SCORES := runs/scores
 CARDS := card-default card-rendered-only
+.PHONY: $(CARDS)
 cards: $(CARDS)
 
+data/anywhere/rendered.json: .venv/.installed
+	$(BIN)/fergcn render data/anywhere --kinds anywhere --num-subjects 80 --clips-per-expression 1 --seed 2
+
 card-default: KEPT := --hold-out 5
-$(CARDS): card-%: .venv/.installed
+$(CARDS): card-%: .venv/.installed data/anywhere/rendered.json
 	@test -n "$(STILLS)" || { echo "found no STILLS, expected a folder of pictures: make cards STILLS=…"; exit 2; }
 	@mkdir -p $(SCORES)
-	$(BIN)/fergcn render data/anywhere --kinds anywhere --num-subjects 80 --clips-per-expression 1 --seed 2
 	$(BIN)/fergcn evaluate stills "$(STILLS)" $(KEPT) --checkpoint $* \
 	  --expressions anger,happiness,neutral,sadness,surprise --json $(SCORES)/$*-five.json
 	$(BIN)/fergcn evaluate stills "$(STILLS)" $(KEPT) --checkpoint $* --json $(SCORES)/$*-eight.json

@@ -351,12 +351,19 @@ def tables_of_frames(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return from_csv, pd.read_parquet(folder / "frames.parquet")
 
 
-def test_parquet_is_one_file_in_the_end(tmp_path: Path, result: Analysis) -> None:
-    copies = [result.frames] * (11 * PART_ROWS // len(result.frames))
-    write_analysis(replace(result, frames=pd.concat(copies)), tmp_path / "long")
-    assert (tmp_path / "long" / "frames.parquet").is_file()
+@pytest.mark.parametrize("num_rows", [1, PART_ROWS, 2 * PART_ROWS, 10 * PART_ROWS + 1])
+def test_parquet_is_one_file_in_the_end(num_rows: int, tmp_path: Path, result: Analysis) -> None:
+    frames = pd.concat([result.frames] * (num_rows // len(result.frames) + 1))[:num_rows]
+    frames = frames.reset_index(drop=True)
+    # Without a face: a whole part, and the end.
+    empty = [*range(PART_ROWS, min(2 * PART_ROWS, num_rows)), num_rows - 1]
+    frames.loc[empty, list(frames.columns[2:])] = pd.NA
+    write_analysis(replace(result, frames=frames), tmp_path / "long")
+    names = {entry.name for entry in (tmp_path / "long").iterdir()}
+    assert "frames.parquet" in names and not any(name.startswith(".") for name in names)
     from_csv, from_parquet = tables_of_frames(tmp_path / "long")
-    assert len(from_parquet) == len(copies) * len(result.frames) > 10 * PART_ROWS
+    assert len(from_parquet) == num_rows
+    assert from_parquet.dtypes.equals(result.frames.dtypes)
     pd.testing.assert_frame_equal(from_csv, from_parquet, check_dtype=False)
 
 

@@ -513,6 +513,9 @@ def test_shuffling_needs_features(many_clips: list[Clip], tmp_path: Path) -> Non
     control = replace(THREE, shuffle_frames=True)
     with pytest.raises(FergcnError, match="add --freeze-backbone"):
         crossvalidate(many_clips, tmp_path, tiny_config(), FAST, control)
+    pairs = replace(FAST, freeze_backbone=True, neutral_pairs=0.5)
+    with pytest.raises(FergcnError, match="leave --neutral-pairs out"):
+        crossvalidate(many_clips, tmp_path, tiny_config(), pairs, control)
 
 
 def test_any_variant_can_be_the_reference(many_clips: list[Clip], tmp_path: Path) -> None:

@@ -1,15 +1,20 @@
 """Clips made of two pictures of one person."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
+from conftest import tiny_config
+from fergcn import training
+from fergcn.checkpoint import load_checkpoint
 from fergcn.clips import Clip
 from fergcn.expressions import FergcnError
-from fergcn.pairs import neutral_partners, with_onset
-from fergcn.training import TrainConfig
+from fergcn.pairs import neutral_partners, with_movement
+from fergcn.training import TrainConfig, train_model
 
 NUM_FRAMES = 8
 
@@ -45,6 +50,16 @@ def test_partners_are_neutral_pictures_of_the_same_person(features: NDArray[np.f
     assert {row: list(rows) for row, rows in partners.items()} == {1: [0], 5: [3, 4]}
 
 
+def test_two_datasets_may_call_two_people_the_same(features: NDArray[np.float32]) -> None:
+    partners = neutral_partners(CLIPS, features, sources=[0, 1, 0, 0, 1, 1, 0, 0])
+    assert {row: list(rows) for row, rows in partners.items()} == {5: [4]}
+
+
+def test_a_video_that_ends_as_it_began_is_no_picture(features: NDArray[np.float32]) -> None:
+    features[:, 0, 2] += 1
+    assert list(neutral_partners(CLIPS, features)) == [5]
+
+
 def test_a_pair_moves_from_neutral_to_the_expression(features: NDArray[np.float32]) -> None:
     partners = neutral_partners(CLIPS, features)
     views = np.array([0, 1, 0, 1, 1, 0, 0, 1])
@@ -52,7 +67,7 @@ def test_a_pair_moves_from_neutral_to_the_expression(features: NDArray[np.float3
     batch = np.array([1, 0, 2, 5, 6, 5])
     used = set()
     for _ in range(40):
-        frames = with_onset(batch, views, features, partners, 1.0, rng)
+        frames = with_movement(batch, views, features, partners, 1.0, rng)
         given = features[views[batch], batch]
         for place, row in enumerate(batch):
             if row not in partners:
@@ -85,7 +100,7 @@ def test_share_is_how_often_it_happens(features: NDArray[np.float32]) -> None:
     moved = {}
     for share in (0.0, 0.3):
         rng = np.random.default_rng(2)
-        frames = with_onset(batch, views, features, partners, share, rng)
+        frames = with_movement(batch, views, features, partners, share, rng)
         moved[share] = (frames != features[0, 5]).any(axis=(1, 2)).mean()
     assert moved[0.0] == 0
     assert moved[0.3] == pytest.approx(0.3, abs=0.04)  # 4 standard errors
@@ -95,8 +110,55 @@ def test_features_stay_as_they_are(features: NDArray[np.float32]) -> None:
     before = features.copy()
     partners = neutral_partners(CLIPS, features)
     views = np.zeros(len(CLIPS), dtype=np.int64)
-    with_onset(np.arange(len(CLIPS)), views, features, partners, 1.0, np.random.default_rng(0))
+    with_movement(np.arange(len(CLIPS)), views, features, partners, 1.0, np.random.default_rng(0))
     np.testing.assert_array_equal(features, before)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Clip]:
+    """The clips, with files that are there, though features are given."""
+    for clip in CLIPS:
+        (tmp_path / f"{clip.clip_id}.mp4").write_bytes(clip.clip_id.encode())
+    return [replace(clip, path=tmp_path / f"{clip.clip_id}.mp4") for clip in CLIPS]
+
+
+class StoppedError(Exception):
+    pass
+
+
+def test_training_with_pairs_can_be_stopped(
+    files: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = np.random.default_rng(3).normal(size=(2, len(files), 1, 1024)).astype(np.float32)
+    wide = wide.repeat(4, axis=2)
+    config = TrainConfig(
+        epochs=4, freeze_backbone=True, neutral_pairs=1.0, accelerator="cpu", learning_rate=0.05
+    )
+
+    def trained(name: str, config: TrainConfig, stop: bool = False) -> dict[str, torch.Tensor]:
+        def tell(what: str, done: int, _total: int) -> None:
+            if stop and what == "epochs" and done == 2:
+                raise StoppedError
+
+        model_config = tiny_config(num_classes=4)
+        folder = train_model(files, tmp_path / name, model_config, config, wide, on_progress=tell)
+        return load_checkpoint(folder).model.state_dict()
+
+    monkeypatch.setattr(training, "SAVE_EVERY_S", 0)
+    whole = trained("whole", config)
+    with pytest.raises(StoppedError):
+        trained("stopped", config, stop=True)
+    resumed = trained("stopped", config)
+    without = trained("without", replace(config, neutral_pairs=0.0))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert not all(torch.equal(whole[name], without[name]) for name in whole)
+
+
+def test_pairs_need_people_with_both(files: list[Clip], tmp_path: Path) -> None:
+    moving = np.random.default_rng(3).normal(size=(2, len(files), 4, 1024)).astype(np.float32)
+    config = TrainConfig(epochs=1, freeze_backbone=True, neutral_pairs=0.5, accelerator="cpu")
+    with pytest.raises(FergcnError, match="leave --neutral-pairs out"):
+        train_model(files, tmp_path / "run", tiny_config(num_classes=4), config, moving)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])

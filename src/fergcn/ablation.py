@@ -52,7 +52,7 @@ COMPARATORS: Variants = {
 """Other networks under the same folds, features and schedule."""
 
 PER_CLIP = {"adjacency": "per_clip", "temporal": "none", "feature_dropout": 0.5}
-"""Our network, as the checkpoint in the package has it."""
+"""Our network; the checkpoint in the package has it, with a given sharpness."""
 
 EVIDENCE: Variants = {
     "per-clip": PER_CLIP,

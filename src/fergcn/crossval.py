@@ -262,6 +262,11 @@ def crossvalidate(
             can't be read.
     """
     protocol = protocol or Protocol()
+    if protocol.shuffle_frames and config.neutral_pairs:
+        raise FergcnError(
+            "found shuffle_frames and neutral_pairs, expected one of them: pairs have frames in "
+            "their order; leave --neutral-pairs out"
+        )
     if protocol.shuffle_frames and not config.freeze_backbone:
         raise FergcnError(
             "found --shuffle-frames for a whole network, expected it with features that are "

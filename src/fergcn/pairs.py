@@ -1,7 +1,7 @@
-"""Clips made of two pictures of one person: from neutral to an expression, and often back.
+"""Clips made of two pictures of one person: an expression that comes, goes, or both.
 
 A picture of an expression, seen as a clip, shows it in every frame. Somebody who is known neutral
-as well can be shown beginning and ending it: between the features of the two pictures.
+as well can be shown on the way there or back: between the features of the two pictures.
 """
 
 from collections import defaultdict
@@ -15,31 +15,37 @@ from fergcn.rendering.timing import sample_curves
 
 
 def neutral_partners(
-    clips: Sequence[Clip], features: NDArray[np.float32]
+    clips: Sequence[Clip],
+    features: NDArray[np.float32],
+    sources: Sequence[int] | None = None,
 ) -> dict[int, NDArray[np.int64]]:
     """Find the neutral pictures of everybody whose expressions are single pictures, too.
 
     Args:
         clips: the training clips.
         features: `(VIEWS, len(clips), N, C)`; of a single picture, all N frames are the same.
+        sources: which dataset each clip is from; one without. Two may call two people the same.
 
     Returns:
         For each picture of an expression whose person has neutral ones: the places of those.
     """
-    single = [bool((frames[0] == frames[-1]).all()) for frames in features[0]]
-    pictures = [(row, clip) for row, clip in enumerate(clips) if single[row]]
+    people = [
+        (source, clip.subject_id)
+        for source, clip in zip(sources or [0] * len(clips), clips, strict=True)
+    ]
+    pictures = [row for row, frames in enumerate(features[0]) if (frames == frames[0]).all()]
     neutral = defaultdict(list)
-    for row, clip in pictures:
-        if clip.expression == "neutral":
-            neutral[clip.subject_id].append(row)
+    for row in pictures:
+        if clips[row].expression == "neutral":
+            neutral[people[row]].append(row)
     return {
-        row: np.array(neutral[clip.subject_id])
-        for row, clip in pictures
-        if clip.expression != "neutral" and clip.subject_id in neutral
+        row: np.array(neutral[people[row]])
+        for row in pictures
+        if clips[row].expression != "neutral" and people[row] in neutral
     }
 
 
-def with_onset(
+def with_movement(
     batch: NDArray[np.int64],
     views: NDArray[np.int64],
     features: NDArray[np.float32],
@@ -47,7 +53,7 @@ def with_onset(
     share: float,
     rng: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """Features of a batch, in which some pictures have become clips that begin or end neutral.
+    """Features of a batch, in which some pictures have become clips.
 
     Frame t is `neutral + m(t) · (expression − neutral)`, with the intensity m of a rendered clip
     of the kind `anywhere`, which reaches 1 in one frame at least.

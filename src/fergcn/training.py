@@ -38,7 +38,7 @@ from fergcn.model import (
     create_network,
     last_layer,
 )
-from fergcn.pairs import neutral_partners, with_onset
+from fergcn.pairs import neutral_partners, with_movement
 from fergcn.transforms import augment_clip, augment_wild, draw_augmentation, eval_transform
 
 Progress = Callable[[str, int, int], None]
@@ -84,8 +84,8 @@ class TrainConfig:
     label_smoothing: float = 0.0
     """Share of the target that all classes get alike."""
     neutral_pairs: float = 0.0
-    """How often a single picture whose person is known neutral, too, becomes a clip that goes
-    from neutral to the expression; between the features of both, so the backbone must be frozen."""
+    """How often a single picture of an expression whose person is known neutral, too, becomes a
+    clip in which it comes or goes; between the features of both, so the backbone must be frozen."""
     soft_labels: str | None = None
     """Table of another network's probabilities, `clip_id` and one column for each expression, as
     `fergcn evaluate` writes it; the network is to say the same of the clips that are in it."""
@@ -303,7 +303,7 @@ def train_model(
     """Train a network, or go on where an earlier call with the same settings was stopped.
 
     The result of a run that was killed and resumed is the same as that of one that was not: order
-    and augmentation depend on (seed, epoch, clip) alone, and weights and optimiser are saved.
+    and augmentation depend on seed and epoch alone, and weights and optimiser are saved.
 
     Args:
         clips: the training clips.
@@ -393,9 +393,14 @@ def train_model(
     wrapped, wrapped_optimizer = fabric.setup(trained, optimizer)
 
     probs = sampling_probs(clips, config.balance, sources) if config.balance else None
-    partners = (
-        neutral_partners(clips, features) if features is not None and config.neutral_pairs else {}
-    )
+    partners: dict[int, NDArray[np.int64]] = {}
+    if features is not None and config.neutral_pairs:
+        partners = neutral_partners(clips, features, sources)
+        if not partners:
+            raise FergcnError(
+                f"found neutral_pairs={config.neutral_pairs} and nobody with single pictures of "
+                "neutral and another expression, expected some: leave --neutral-pairs out"
+            )
     if first_epoch == 0:
         on_epoch(0, model)
     saved_at = time.monotonic()
@@ -407,7 +412,8 @@ def train_model(
             len(clips), config, epoch, fabric.global_rank, fabric.world_size, probs
         )
         if features is not None:
-            steps = _feature_batches(features, targets, batches, partners, config, epoch)
+            chance = np.random.default_rng([config.seed, epoch, 2, fabric.global_rank])
+            steps = _feature_batches(features, targets, batches, partners, chance, config, epoch)
         else:
             steps = _frame_batches(clips, targets, batches, model_config.num_frames, config, epoch)
         totals = torch.zeros(3, dtype=torch.float64)  # loss, correct, clips
@@ -664,14 +670,14 @@ def _feature_batches(
     targets: NDArray[np.int64],
     batches: Sequence[NDArray[np.int64]],
     partners: Mapping[int, NDArray[np.int64]],
+    chance: np.random.Generator,
     config: TrainConfig,
     epoch: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield features `(B, N, C)` of a view drawn for each clip, and class indices `(B,)`."""
     views = np.random.default_rng([config.seed, epoch, 1]).integers(VIEWS, size=len(targets))
-    rng = np.random.default_rng([config.seed, epoch, 2])
     for batch in batches:
-        frames = with_onset(batch, views, features, partners, config.neutral_pairs, rng)
+        frames = with_movement(batch, views, features, partners, config.neutral_pairs, chance)
         yield torch.from_numpy(frames), torch.from_numpy(targets[batch])
 
 

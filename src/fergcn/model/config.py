@@ -36,9 +36,9 @@ class ModelConfig:
     neutral: int | None = None
     """Which of the classes is neutral; with `per_clip`, a frame's intensity is read from it."""
     sharpness: float | None = None
-    """How sharply the fusion weights follow the intensity with `per_clip`: learned if None;
-    otherwise so much once training is over, while which they don't. Times `GAIN` it is the
-    logarithm of how much more a frame of intensity 1 counts than one of 0."""
+    """How sharply the fusion weights follow the intensity, with `per_clip` and the fusion by
+    intensity: learned if None; otherwise this much, but not in training. A frame of intensity 1
+    counts `exp(GAIN · sharpness)` times as much as one of 0."""
     pretrained: bool = True
     """Start the backbone from ImageNet weights (`r3d-18`: from Kinetics)."""
     network: Literal[

@@ -51,8 +51,8 @@ class ResultWriter:
     Each row goes into a CSV table in `<directory>.partial` and from there to the disk's cache at
     once, so that whole rows can be read while the work goes on, and after this process is killed.
     Parquet is read from its end, so until then `frames.parquet` is a folder of files with
-    `PART_ROWS` rows each, which pandas and others read as one table. `finish` makes the rest from
-    these tables; more may be written into `partial` then. When the block ends without an error
+    `PART_ROWS` rows each, which pandas and others read as one table. `finish` joins them and makes the rest from
+    the tables; more may be written into `partial` then. When the block ends without an error
     after that, the folder is swapped in. A result that was there is replaced, and with it what was
     made from it (`RESULT_FILES`); any other file in the directory stays. An error leaves the
     partial folder if there is a row in it.
@@ -112,12 +112,12 @@ class ResultWriter:
 
     def _write_part(self) -> None:
         self._parts.mkdir(exist_ok=True)
-        path = self._parts / f"{len(list(self._parts.iterdir())):06}.parquet"
+        path = self._parts / f"{len(_parquet_files(self._parts)):06}.parquet"
         frames = make_table("frames", self._part_rows, self._expressions)
         self._part_rows.clear()
-        hidden = path.with_name(f".{path.name}")  # from those who read the folder
-        frames.to_parquet(hidden, index=False)
-        hidden.rename(path)
+        unfinished = path.with_name(f".{path.name}.partial")  # for those who read the folder
+        frames.to_parquet(unfinished, index=False)
+        unfinished.rename(path)
 
     def finish(self, summary: dict[str, Any]) -> Analysis:
         """Write what is made from the tables.
@@ -130,7 +130,8 @@ class ResultWriter:
         """
         for file in self._files:
             file.close()
-        self._write_part()
+        if self._part_rows or not self._parts.exists():
+            self._write_part()
         _join_parts(self._parts)
         text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
         # Bytes in a file's name that are no text become JSON's own escapes.
@@ -262,14 +263,19 @@ def read_table(path: Path) -> Iterator[pd.DataFrame]:
 
 def _join_parts(folder: Path) -> None:
     """Make one Parquet file of those in a folder, and put it in the folder's place."""
-    whole = folder.with_name(f".{folder.name}")
-    parts = sorted(folder.iterdir())
+    whole, joined = folder.with_name(f".{folder.name}"), folder.with_name(".parts")
+    parts = _parquet_files(folder)
     with parquet.ParquetWriter(whole, parquet.read_schema(parts[0])) as writer:
         for first in range(0, len(parts), CHUNK_ROWS // PART_ROWS):
             few = parts[first : first + CHUNK_ROWS // PART_ROWS]
             writer.write_table(pa.concat_tables(map(parquet.read_table, few)))
-    shutil.rmtree(folder)
+    folder.rename(joined)
     whole.rename(folder)
+    shutil.rmtree(joined)
+
+
+def _parquet_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.parquet"))
 
 
 class VideoTable:
