@@ -51,11 +51,11 @@ class ResultWriter:
     Each row goes into a CSV table in `<directory>.partial` and from there to the disk's cache at
     once, so that whole rows can be read while the work goes on, and after this process is killed.
     Parquet is read from its end, so until then `frames.parquet` is a folder of files with
-    `PART_ROWS` rows each, which pandas and others read as one table. `finish` joins them and makes the rest from
-    the tables; more may be written into `partial` then. When the block ends without an error
-    after that, the folder is swapped in. A result that was there is replaced, and with it what was
-    made from it (`RESULT_FILES`); any other file in the directory stays. An error leaves the
-    partial folder if there is a row in it.
+    `PART_ROWS` rows each, which pandas and others read as one table. `finish` joins them and makes
+    the rest from the tables; more may be written into `partial` then. When the block ends without
+    an error after that, the folder is swapped in. A result that was there is replaced, and with it
+    what was made from it (`RESULT_FILES`); any other file in the directory stays. An error leaves
+    the partial folder if there is a row in it.
 
     Args:
         directory: the folder to write.
