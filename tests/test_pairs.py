@@ -159,6 +159,8 @@ def test_pairs_need_people_with_both(files: list[Clip], tmp_path: Path) -> None:
     config = TrainConfig(epochs=1, freeze_backbone=True, neutral_pairs=0.5, accelerator="cpu")
     with pytest.raises(FergcnError, match="leave --neutral-pairs out"):
         train_model(files, tmp_path / "run", tiny_config(num_classes=4), config, moving)
+    without = replace(config, neutral_pairs=0.0)  # as the error says; the folder is free for it
+    train_model(files, tmp_path / "run", tiny_config(num_classes=4), without, moving)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])

@@ -352,9 +352,6 @@ def train_model(
         return checkpoint_dir
     fabric = _launch_fabric(config, run_dir)
     model = build_model(model_config, config)
-    # Only now: settings that make no network must not keep the folder from better ones.
-    run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
     trained: nn.Module = model
     targets = encode_targets(clips, expressions)
     if config.freeze_backbone:
@@ -370,6 +367,17 @@ def train_model(
                 config.crop,
                 lambda done, total: on_progress("features", done, total),
             )
+    partners: dict[int, NDArray[np.int64]] = {}
+    if features is not None and config.neutral_pairs:
+        partners = neutral_partners(clips, features, sources)
+        if not partners:
+            raise FergcnError(
+                f"found neutral_pairs={config.neutral_pairs} and nobody with single pictures of "
+                "neutral and another expression, expected some: leave --neutral-pairs out"
+            )
+    # Only now: settings that can't be trained with must not keep the folder from better ones.
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
     trained_parameters = [p for p in trained.parameters() if p.requires_grad]
     optimizer: torch.optim.Optimizer = (
         torch.optim.SGD(
@@ -393,14 +401,6 @@ def train_model(
     wrapped, wrapped_optimizer = fabric.setup(trained, optimizer)
 
     probs = sampling_probs(clips, config.balance, sources) if config.balance else None
-    partners: dict[int, NDArray[np.int64]] = {}
-    if features is not None and config.neutral_pairs:
-        partners = neutral_partners(clips, features, sources)
-        if not partners:
-            raise FergcnError(
-                f"found neutral_pairs={config.neutral_pairs} and nobody with single pictures of "
-                "neutral and another expression, expected some: leave --neutral-pairs out"
-            )
     if first_epoch == 0:
         on_epoch(0, model)
     saved_at = time.monotonic()

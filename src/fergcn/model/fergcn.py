@@ -56,8 +56,8 @@ class GraphHead(nn.Module):
       gradient reaches u from it.
 
     q, strength and sharpness start at 0, where it is the paper's network. With `config.sharpness`,
-    sharpness is that number once training is over, and 0 before: a classifier that learns from
-    the loud frames of a clip most does not learn what the quiet ones look like, and says so in u.
+    sharpness is that number once training is over, and 0 before: a classifier that learns from a
+    clip's intense frames most does not learn what its neutral ones look like, and u suffers.
 
     Args:
         config: the network's configuration.
