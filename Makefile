@@ -51,7 +51,7 @@ checkpoint: export FERGCN_FACE_API = $(abspath $(FACE_API))
 checkpoint: .venv/.installed-dev $(FACE_API)
 	@test -n "$(STILLS)" || { echo "found no STILLS, expected a folder of pictures: make checkpoint STILLS=…"; exit 2; }
 	@mkdir -p runs
-	$(BIN)/fergcn render data/pretrain --config configs/rendered-only-backbone.toml $(LOGGED)
+	$(BIN)/fergcn render data/pretrain --config configs/backbone.toml $(LOGGED)
 	$(BIN)/fergcn render data/pretrain-anywhere --config configs/checkpoint.toml $(LOGGED)
 	$(BIN)/fergcn prepare stills "$(STILLS)" -o data/stills $(LOGGED)
 	$(BIN)/fergcn train stills data/stills -o runs/backbone --config configs/backbone.toml $(LOGGED)
@@ -67,8 +67,9 @@ $(FACE_API):
 
 checkpoint-rendered-only: .venv/.installed-dev
 	@mkdir -p runs
-	$(BIN)/fergcn render data/pretrain --config configs/rendered-only-backbone.toml $(LOGGED)
-	$(BIN)/fergcn train rendered-apex data/pretrain -o runs/rendered-only-backbone --config configs/rendered-only-backbone.toml $(LOGGED)
+	$(BIN)/fergcn render data/pretrain --config configs/backbone.toml $(LOGGED)
+	$(BIN)/fergcn render data/pretrain-still --config configs/rendered-only-backbone.toml $(LOGGED)
+	$(BIN)/fergcn train rendered-still data/pretrain-still -o runs/rendered-only-backbone --config configs/rendered-only-backbone.toml $(LOGGED)
 	$(BIN)/fergcn train rendered data/pretrain -o runs/rendered-only --config configs/rendered-only.toml $(LOGGED)
 	rm -rf runs/rendered-only-calibrated
 	$(BIN)/fergcn calibrate runs/rendered-only/checkpoint rendered --other-people -o runs/rendered-only-calibrated $(LOGGED)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from fergcn.datasets.check import check_dataset
 from fergcn.datasets.rendered import BUNDLED, load_frame_truth, load_motion, load_rendered
 from fergcn.expressions import EXPRESSIONS, FergcnError
 from fergcn.faces.align import LANDMARK_TEMPLATE
-from fergcn.rendering import RenderConfig, render_dataset
+from fergcn.rendering import RenderConfig, facs, render_dataset
 from fergcn.rendering.clips import ClipRequest, _sample_movement, render_clip
 from fergcn.rendering.contact_sheet import contact_sheet
 from fergcn.rendering.facs import PROTOTYPES, Actions, sample_apex
@@ -137,6 +137,10 @@ def test_other_settings_in_a_finished_folder_are_refused(dataset: Path) -> None:
         {"expressions": ("joy",)},
         {"image_size": 33},
         {"min_frames": 20, "max_frames": 10},
+        {"kinds": ("still", "anywhere"), "min_frames": 1},
+        {"min_strength": 0.0},
+        {"min_strength": 0.8, "max_strength": 0.7},
+        {"max_strength": 2.0},
         {"num_subjects": 0},
         {"kinds": ()},
         {"kinds": ("apex",)},
@@ -206,6 +210,62 @@ def test_rendered_anywhere_needs_a_folder_and_counts_nothing(all_kinds: Path) ->
     assert check_dataset("rendered-anywhere", all_kinds).problems == []
     with pytest.raises(FergcnError, match="run fergcn render FOLDER --kinds anywhere"):
         list_dataset("rendered-anywhere")
+
+
+def test_stills_show_the_apex_and_tell_its_actions(all_kinds: Path, head: Head) -> None:
+    clips = load_dataset("rendered-still", all_kinds)
+    assert {clip.attributes["kind"] for clip in clips} == {"still"}
+    with (all_kinds / "actions.csv").open(newline="") as file:
+        told = {row.pop("clip_id"): row for row in csv.DictReader(file)}
+    assert told.keys() == {clip.clip_id for clip in load_rendered(all_kinds)}
+    for clip in clips:
+        expected = 0.0 if clip.expression == "neutral" else clip.attributes["apex_strength"]
+        assert set(clip.intensity or ()) == {expected}
+        index = int(clip.clip_id[-1])
+        request = ClipRequest(
+            3, int(clip.subject_id[-1]), clip.expression, index, "still", 32, 8, 9
+        )
+        shown = render_clip(request).actions[0]
+        assert told[clip.clip_id] == {
+            name: f"{value:.4f}" for name, value in zip(head.action_names, shown, strict=True)
+        }
+
+
+def test_one_picture_is_a_clip_and_strength_is_as_asked(tmp_path: Path) -> None:
+    config = RenderConfig(
+        num_subjects=2,
+        clips_per_expression=8,
+        kinds=("still",),
+        expressions=("happiness",),
+        image_size=32,
+        min_frames=1,
+        max_frames=1,
+        min_strength=0.8,
+        max_strength=1.4,
+    )
+    render_dataset(tmp_path / "pictures", config, workers=1)
+    clips = load_rendered(tmp_path / "pictures")
+    assert {len(clip.intensity or ()) for clip in clips} == {1}
+    strengths = [float(clip.attributes["apex_strength"]) for clip in clips]
+    assert min(strengths) >= 0.8
+    assert 1 < strengths.count(1.0) < 16  # exaggerated ones count as shown in full
+    with (tmp_path / "pictures" / "actions.csv").open(newline="") as file:
+        smiles = [float(row["mouthSmileLeft"]) for row in csv.DictReader(file)]
+    assert facs.MAX_ACTION < max(smiles) <= facs.MAX_EXAGGERATED
+
+
+def test_a_rendering_from_before_a_setting_was_there_has_its_default(tmp_path: Path) -> None:
+    root = tmp_path / "old"
+    config = replace(SMALL, num_subjects=1, clips_per_expression=1, expressions=("anger",))
+    render_dataset(root, config, workers=1)
+    manifest = json.loads((root / "rendered.json").read_text())
+    del manifest["config"]["max_strength"]
+    (root / "rendered.json").write_text(json.dumps(manifest))
+    before = digests(root)
+    render_dataset(root, config, workers=1)
+    assert digests(root) == before
+    with pytest.raises(FergcnError, match=r"other settings \(max_strength 1\.0, not 1\.4\)"):
+        render_dataset(root, replace(config, max_strength=1.4), workers=1)
 
 
 def test_frame_truth_of_frames_without_a_clip_is_refused(dataset: Path, tmp_path: Path) -> None:
@@ -279,7 +339,9 @@ def test_curves_rise_to_the_apex_and_fall_after_it(kind: Kind, length: int, seed
     assert curve.max() <= 1
     assert (np.diff(curve[: apex + 1]) >= 0).all()
     assert (np.diff(curve[apex:]) <= 0).all()
-    if kind != "anywhere":
+    if kind == "still":
+        assert (curve == 1).all()
+    elif kind != "anywhere":
         assert curve[0] == 0
         assert (apex == length - 1) == (kind == "onset_apex")
         assert not curves.second.any()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from fergcn.actions import ActionLearner, action_loss, read_actions
 from fergcn.checkpoint import (
     load_checkpoint,
     load_training_state,
@@ -91,6 +92,9 @@ class TrainConfig:
     `fergcn evaluate` writes it; the network is to say the same of the clips that are in it."""
     soft_share: float = 1.0
     """Weight of that loss beside the one of the labels."""
+    actions: str | None = None
+    """Table of facial actions, as `fergcn render` writes it for the kind `still`; the backbone is
+    to tell these, too."""
     freeze_backbone: bool = False
     """Train projection and head only, on backbone features that are computed once."""
     init: str | None = None
@@ -121,6 +125,11 @@ class TrainConfig:
             raise FergcnError(
                 f"found neutral_pairs={self.neutral_pairs} and a backbone that is trained, "
                 "expected one whose features stay: add --freeze-backbone"
+            )
+        if self.actions is not None and self.freeze_backbone:
+            raise FergcnError(
+                f"found actions={self.actions} and a backbone that stays, expected one that "
+                "learns: leave --freeze-backbone or --actions out"
             )
         if self.crop > self.resize:
             raise FergcnError(
@@ -345,6 +354,11 @@ def train_model(
         answers = read_soft_labels(Path(config.soft_labels), clips, expressions)
         settings["soft_labels"] = hashlib.sha256(answers.tobytes()).hexdigest()[:16]
         soft_labels = torch.from_numpy(answers)
+    actions = None
+    if config.actions is not None:
+        shown = read_actions(Path(config.actions), clips)
+        settings["actions"] = hashlib.sha256(shown.tobytes()).hexdigest()[:16]
+        actions = torch.from_numpy(shown)
     fingerprint = run_fingerprint(settings)
     checkpoint_dir = run_dir / "checkpoint"
     state_path = run_dir / "state.safetensors"
@@ -367,6 +381,13 @@ def train_model(
                 config.crop,
                 lambda done, total: on_progress("features", done, total),
             )
+    if actions is not None:
+        if not isinstance(model, FERGCN):
+            raise FergcnError(
+                f"found actions={config.actions} with {model.config.network}, expected a network "
+                "with frame features: leave --actions out"
+            )
+        trained = ActionLearner(model, actions.shape[1])
     partners: dict[int, NDArray[np.int64]] = {}
     if features is not None and config.neutral_pairs:
         partners = neutral_partners(clips, features, sources)
@@ -420,10 +441,13 @@ def train_model(
         for step, (inputs, labels) in enumerate(steps):
             _set_learning_rate(optimizer, config, epoch + step / len(batches))
             inputs, labels = fabric.to_device((inputs, labels))
-            logits = wrapped(inputs)
+            output = wrapped(inputs)
+            logits = output if actions is None else output[0]
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
+            rows = torch.from_numpy(batches[step])
+            if actions is not None:
+                loss = loss + action_loss(output[1], actions[rows].to(logits.device))
             if soft_labels is not None:
-                rows = torch.from_numpy(batches[step])
                 softened = soft_loss(logits, soft_labels[rows].to(logits.device))
                 loss = loss + config.soft_share * softened
             wrapped_optimizer.zero_grad()

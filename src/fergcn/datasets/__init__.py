@@ -247,6 +247,14 @@ DATASETS: dict[str, Dataset] = {
         EXPRESSIONS,
         aligned=True,
     ),
+    "rendered-still": Dataset(
+        "rendered heads, pictures at the apex",
+        partial(read_rendered, kind="still"),
+        "run fergcn render FOLDER --kinds still --min-frames 1 --max-frames 1",
+        EXPRESSIONS,
+        aligned=True,
+        remark="A clip of one picture is that picture in every frame: nothing moves.",
+    ),
 }
 """Every dataset by its name."""
 

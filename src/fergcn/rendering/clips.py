@@ -52,6 +52,9 @@ class ClipRequest:
     image_size: int
     min_frames: int
     max_frames: int
+    min_strength: float = 0.15
+    max_strength: float = 1.0
+    """At its apex, the expression is between these, where 1 is the prototype in full."""
 
     @property
     def subject_id(self) -> str:
@@ -72,6 +75,8 @@ class RenderedClip:
     """`(N, S, S, 3)` RGB, aligned."""
     intensity: NDArray[np.float64]
     """`(N,)` true intensity of the labelled expression, 0–1; 0 everywhere in a neutral clip."""
+    actions: NDArray[np.float64]
+    """`(N, 52)` what the face does in each frame, in the order of `Head.action_names`."""
     apex_index: int | None
     """Frame of the highest intensity; None in a neutral clip."""
     apex_strength: float
@@ -115,7 +120,7 @@ def render_clip(request: ClipRequest) -> RenderedClip:
     person = _person(request.seed, request.subject)
     expression_number = 1 + EXPRESSIONS.index(request.expression)
     stream = [request.seed, request.subject, expression_number, request.index]
-    if request.kind == "anywhere":  # the other two share a stream, from which they take turns
+    if request.kind in KINDS[2:]:  # the first two share a stream, from which they take turns
         stream.append(KINDS.index(request.kind))
     rng = np.random.default_rng(stream)
     num_frames = int(rng.integers(request.min_frames, request.max_frames + 1))
@@ -155,6 +160,7 @@ def render_clip(request: ClipRequest) -> RenderedClip:
     return RenderedClip(
         frames=np.stack(frames),
         intensity=movement.intensity,
+        actions=movement.action_values,
         apex_index=None if is_neutral else movement.apex_index,
         apex_strength=0.0 if is_neutral else float(movement.intensity[movement.apex_index]),
         second_expression=movement.second_expression,
@@ -169,7 +175,8 @@ def _sample_movement(
 ) -> _Movement:
     actions = facs.Actions(head.action_names)
     apex = facs.sample_apex(request.expression, actions, person.expressivity, rng)
-    strength = 0.0 if request.expression == "neutral" else rng.uniform(0.15, 1.0)
+    low, high = request.min_strength, request.max_strength
+    strength = 0.0 if request.expression == "neutral" else rng.uniform(low, high)
     curves = sample_curves(request.kind, num_frames, rng)
     delays = rng.uniform(0, MAX_ACTION_DELAY, len(actions.names))
     main = strength * apex * delayed(curves.main, delays)
@@ -183,9 +190,9 @@ def _sample_movement(
         second = facs.sample_apex(second_expression, actions, person.expressivity, rng)
         total += second * delayed(second_intensity, delays)
     return _Movement(
-        action_values=np.clip(total, 0, facs.MAX_ACTION),
+        action_values=np.clip(total, 0, facs.MAX_EXAGGERATED if strength > 1 else facs.MAX_ACTION),
         expression_apex=main[curves.apex_index],
-        intensity=strength * curves.main,
+        intensity=np.minimum(strength * curves.main, 1),
         apex_index=curves.apex_index,
         second_expression=second_expression,
         second_intensity=second_intensity,

@@ -8,6 +8,8 @@ Layout of a finished dataset::
     frames.csv      true intensity of the labelled expression in every frame; where that kind is
                     among them, also `second_intensity`, that of the second one
     motion.npy      (clips, 14, 14) uint8: where each expression moves the face
+    actions.csv     where the kind `still` is among those rendered: what each face does at the apex,
+                    one column for each of ARKit's 52 actions
     clips/<subject_id>/<clip_id>.mp4
 
 While rendering, `in-progress/` holds the settings and what is known about each finished clip.
@@ -39,6 +41,9 @@ if TYPE_CHECKING:  # the renderer needs packages that only the extra `render` in
 FORMAT = 1
 """Version of the layout on disk."""
 
+MAX_STRENGTH = 1.5
+"""An expression more exaggerated than that is a grimace."""
+
 MANIFEST = "rendered.json"
 IN_PROGRESS = "in-progress"
 
@@ -54,12 +59,17 @@ class RenderConfig:
     """Clips of each subject and expression."""
     kinds: tuple[Kind, ...] = ("onset_apex", "onset_apex_offset")
     """When these clips reach their apex, in turn. onset_apex: last; onset_apex_offset: between two
-    neutral ends; anywhere: in any frame, with pauses and often a second, weaker expression."""
+    neutral ends; anywhere: in any frame, with pauses and often a second, weaker expression; still:
+    in every frame, as in a picture."""
     expressions: tuple[str, ...] = EXPRESSIONS
     image_size: int = 128
     """Side of the aligned faces in pixels; even."""
     min_frames: int = 16
     max_frames: int = 24
+    min_strength: float = 0.15
+    """The weakest apex; 1 shows an expression in full."""
+    max_strength: float = 1.0
+    """The strongest apex; above 1 it is exaggerated, and its true intensity is still 1."""
     fps: int = 25
     seed: int = 0
     """Two seeds share no subject."""
@@ -81,10 +91,16 @@ class RenderConfig:
             raise FergcnError(
                 f"found image_size {self.image_size}, expected an even number from 32: change it"
             )
-        if not 8 <= self.min_frames <= self.max_frames:
+        fewest = 1 if set(self.kinds) == {"still"} else 8
+        if not fewest <= self.min_frames <= self.max_frames:
             raise FergcnError(
-                f"found {self.min_frames} to {self.max_frames} frames, expected a range from 8: "
-                "change min_frames or max_frames"
+                f"found {self.min_frames} to {self.max_frames} frames, expected a range from "
+                f"{fewest}: change min_frames or max_frames"
+            )
+        if not 0 < self.min_strength <= self.max_strength <= MAX_STRENGTH:
+            raise FergcnError(
+                f"found strengths of {self.min_strength} to {self.max_strength}, expected a range "
+                f"above 0, up to {MAX_STRENGTH}: change min_strength or max_strength"
             )
         if min(self.num_subjects, self.clips_per_expression, len(self.expressions)) < 1:
             raise FergcnError(
@@ -142,13 +158,17 @@ def _manifest(config: RenderConfig) -> dict[str, Any]:
         fergcn_version = version("fergcn")
     except PackageNotFoundError:  # run from a folder
         fergcn_version = "unknown"
-    settings: dict[str, Any] = json.loads(json.dumps(asdict(config)))  # tuples become lists
     return {
         "format": FORMAT,
-        "config": settings,
+        "config": _as_json(config),
         "fergcn_version": fergcn_version,
         "complete": True,
     }
+
+
+def _as_json(config: RenderConfig) -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(config)))  # tuples become lists
+    return settings
 
 
 def _requests(config: RenderConfig) -> list["ClipRequest"]:
@@ -167,6 +187,8 @@ def _requests(config: RenderConfig) -> list["ClipRequest"]:
             image_size=config.image_size,
             min_frames=config.min_frames,
             max_frames=config.max_frames,
+            min_strength=config.min_strength,
+            max_strength=config.max_strength,
         )
         for subject in range(config.num_subjects)
         for expression in config.expressions
@@ -217,6 +239,8 @@ def _read_settings(path: Path) -> dict[str, Any]:
         settings = None
     if not isinstance(settings, dict):
         raise FergcnError(f"{path}: found no settings, expected JSON: delete the dataset's folder")
+    if isinstance(settings.get("config"), dict):  # one that was added since has its default
+        settings["config"] = _as_json(RenderConfig()) | settings["config"]
     return settings
 
 
@@ -246,13 +270,14 @@ def _is_rendered(output: Path, request: "ClipRequest") -> bool:
 def _render_one(output: Path, config: RenderConfig, request: "ClipRequest") -> None:
     """Render one clip to disk: first its facts, then its video, whose name says it is complete."""
     from fergcn.rendering.clips import render_clip
+    from fergcn.rendering.head import load_head
 
     with threadpool_limits(1):  # several threads add up in another order: other last digits
         clip = render_clip(request)
     frames = {"intensity": clip.intensity}
     if "anywhere" in config.kinds:
         frames["second_intensity"] = clip.second_intensity
-    facts = {
+    facts: dict[str, Any] = {
         "row": _table_row(request, clip, config),
         "frames": [
             {name: f"{values[index]:.4f}" for name, values in frames.items()}
@@ -260,6 +285,11 @@ def _render_one(output: Path, config: RenderConfig, request: "ClipRequest") -> N
         ],
         "motion": clip.motion.tolist(),
     }
+    if "still" in config.kinds:
+        apex = 0 if clip.apex_index is None else clip.apex_index
+        names = load_head().action_names
+        shown = (f"{value:.4f}" for value in clip.actions[apex])
+        facts["actions"] = dict(zip(names, shown, strict=True))
     write_text(_facts_path(output, request), json.dumps(facts))
     video = _video_path(output, request)
     video.parent.mkdir(parents=True, exist_ok=True)
@@ -297,6 +327,9 @@ def _finish(output: Path, manifest: dict[str, Any], requests: list["ClipRequest"
         for index, frame in enumerate(fact["frames"])
     ]
     write_text(output / "frames.csv", csv_text(frames))
+    if "actions" in facts[0]:
+        actions = [{"clip_id": fact["row"]["clip_id"], **fact["actions"]} for fact in facts]
+        write_text(output / "actions.csv", csv_text(actions))
     motion = io.BytesIO()
     np.save(motion, np.array([fact["motion"] for fact in facts], np.uint8))
     write_bytes(output / "motion.npy", motion.getvalue())

@@ -297,7 +297,10 @@ PROTOTYPES: dict[str, tuple[Prototype, ...]] = {
 }
 
 MAX_ACTION = 1.3
-"""Beyond this the mesh breaks."""
+"""The most that any action is used in an expression shown in full."""
+
+MAX_EXAGGERATED = 1.6
+"""The most in one that is stronger; beyond this the mesh breaks."""
 
 SIDE_DIFFERENCE = 0.08
 """Standard deviation by which one side of an expression is stronger, as a part."""

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-Kind = Literal["onset_apex", "onset_apex_offset", "anywhere"]
+Kind = Literal["onset_apex", "onset_apex_offset", "anywhere", "still"]
 """`onset_apex`: neutral to apex, as in CK+; `onset_apex_offset`: and back again, as in MMI;
 `anywhere`: cut out at any time, with pauses and often a second expression, whose peak is lower than
-that of the labelled one."""
+that of the labelled one; `still`: the apex in every frame, as in a picture."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -41,12 +41,14 @@ def sample_curves(kind: Kind, num_frames: int, rng: np.random.Generator) -> Curv
     """Draw when a clip's expressions begin, peak and end.
 
     Args:
-        kind: where the apex lies; but for `anywhere`, the first frame is neutral.
-        num_frames: length, at least 5.
+        kind: where the apex lies; in the first two, the first frame is neutral.
+        num_frames: length, at least 5; of a `still`, at least 1.
         rng: source of chance.
     """
     if kind == "anywhere":
         return _anywhere(num_frames, rng)
+    if kind == "still":
+        return Curves(np.ones(num_frames), 0, np.zeros(num_frames))
     if kind == "onset_apex":
         curve, apex = _onset_apex(num_frames, rng), num_frames - 1
     else:
