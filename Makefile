@@ -67,9 +67,9 @@ $(FACE_API):
 
 checkpoint-rendered-only: .venv/.installed-dev
 	@mkdir -p runs
-	$(BIN)/fergcn render data/pretrain --config configs/backbone.toml $(LOGGED)
-	$(BIN)/fergcn train rendered-apex data/pretrain -o runs/rendered-only-backbone --config configs/rendered-only-backbone.toml $(LOGGED)
-	$(BIN)/fergcn train rendered data/pretrain -o runs/rendered-only --config configs/rendered-only.toml $(LOGGED)
+	$(BIN)/fergcn render data/pretrain-still --config configs/rendered-only-backbone.toml $(LOGGED)
+	$(BIN)/fergcn train rendered-still data/pretrain-still -o runs/rendered-only-backbone --config configs/rendered-only-backbone.toml $(LOGGED)
+	$(BIN)/fergcn train rendered-still data/pretrain-still -o runs/rendered-only --config configs/rendered-only.toml $(LOGGED)
 	rm -rf runs/rendered-only-calibrated
 	$(BIN)/fergcn calibrate runs/rendered-only/checkpoint rendered --other-people -o runs/rendered-only-calibrated $(LOGGED)
 	$(BIN)/fergcn export runs/rendered-only-calibrated --in-place $(LOGGED)
