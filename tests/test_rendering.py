@@ -254,6 +254,22 @@ def test_one_picture_is_a_clip_and_strength_is_as_asked(tmp_path: Path) -> None:
     assert facs.MAX_ACTION < max(smiles) <= facs.MAX_EXAGGERATED
 
 
+def test_eyes_are_shut_as_rarely_in_stills_as_in_clips(head: Head) -> None:
+    lids = head.action_names.index("eyeBlinkLeft")
+
+    def share(kind: Kind, num_frames: int, people: int) -> float:
+        shut = []
+        for subject in range(people):
+            request = ClipRequest(0, subject, "neutral", 0, kind, 32, num_frames, num_frames)
+            person = make_person(head, 0, subject % 8)
+            rng = np.random.default_rng([5, subject])
+            values = _sample_movement(head, person, request, num_frames, rng).action_values
+            shut.append((values[:, lids] > 0.8).mean())
+        return float(np.mean(shut))
+
+    assert share("still", 1, 600) == pytest.approx(share("anywhere", 24, 300), abs=0.04)
+
+
 def test_a_rendering_from_before_a_setting_was_there_has_its_default(tmp_path: Path) -> None:
     root = tmp_path / "old"
     config = replace(SMALL, num_subjects=1, clips_per_expression=1, expressions=("anger",))

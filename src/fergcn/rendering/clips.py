@@ -38,6 +38,9 @@ DETECTOR_BIAS = np.array([0.06, 0.062])
 MAX_ACTION_DELAY = 1.5
 """Frames by which one action may start after another."""
 
+STILL_CONTEXT = 20
+"""A still is cut out of a movement that is this many frames longer: blinks are as rare as there."""
+
 
 @dataclass(frozen=True)
 class ClipRequest:
@@ -180,7 +183,12 @@ def _sample_movement(
     curves = sample_curves(request.kind, num_frames, rng)
     delays = rng.uniform(0, MAX_ACTION_DELAY, len(actions.names))
     main = strength * apex * delayed(curves.main, delays)
-    everyday = facs.sample_everyday_movement(actions, num_frames, rng)
+    if request.kind == "still":
+        longer = facs.sample_everyday_movement(actions, num_frames + STILL_CONTEXT, rng)
+        first = int(rng.integers(STILL_CONTEXT + 1))
+        everyday = longer[first : first + num_frames]
+    else:
+        everyday = facs.sample_everyday_movement(actions, num_frames, rng)
     total = person.resting_face + everyday + main
     second_expression = ""
     second_intensity = strength * curves.second
