@@ -22,6 +22,7 @@ from fergcn.checkpoint import load_checkpoint, save_checkpoint
 from fergcn.clips import Clip
 from fergcn.expressions import FergcnError
 from fergcn.features import dataset_features
+from fergcn.lessons import read_soft_labels
 from fergcn.model import FERGCN
 from fergcn.training import (
     TrainConfig,
@@ -348,7 +349,7 @@ def test_soft_labels_teach_what_the_labels_do_not(
         probs.append(predict_probs(model, coloured_clips, 40, 32).mean(axis=0))
     assert abs(probs[1] - [0, 0.6, 0.4]).max() < 0.05 < abs(probs[0] - [0, 0.6, 0.4]).max()
 
-    known = training.read_soft_labels(
+    known = read_soft_labels(
         tmp_path / "soft.csv", coloured_clips, ("anger", "happiness", "sadness")
     )
     np.testing.assert_allclose(known[:-1], np.tile([0, 0.6, 0.4], (11, 1)), atol=1e-6)

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from fergcn.actions import ActionLearner, action_loss, read_actions
 from fergcn.checkpoint import (
     load_checkpoint,
     load_training_state,
@@ -31,6 +30,13 @@ from fergcn.features import (
     clip_fingerprint,
     dataset_features,
     distinct_frames,
+)
+from fergcn.lessons import (
+    ActionLearner,
+    action_loss,
+    read_actions,
+    read_soft_labels,
+    soft_loss,
 )
 from fergcn.model import (
     FERGCN,
@@ -145,8 +151,13 @@ def build_model(model_config: ModelConfig, config: TrainConfig) -> Network:
             is unknown, its pretrained weights can't be had, or `config` asks for a backbone where
             the network has none.
     """
-    if model_config.network == "r3d-18" and (config.freeze_backbone or config.init is not None):
-        name = "freeze_backbone" if config.freeze_backbone else "init"
+    per_frame = {
+        "freeze_backbone": config.freeze_backbone,
+        "init": config.init is not None,
+        "actions": config.actions is not None,
+    }
+    if model_config.network == "r3d-18" and any(per_frame.values()):
+        name = next(name for name, asked in per_frame.items() if asked)
         raise FergcnError(
             f"found {name} with r3d-18, expected a network with frame features: "
             f"leave --{name.replace('_', '-')} out"
@@ -382,11 +393,7 @@ def train_model(
                 lambda done, total: on_progress("features", done, total),
             )
     if actions is not None:
-        if not isinstance(model, FERGCN):
-            raise FergcnError(
-                f"found actions={config.actions} with {model.config.network}, expected a network "
-                "with frame features: leave --actions out"
-            )
+        assert isinstance(model, FERGCN)  # build_model has refused others
         trained = ActionLearner(model, actions.shape[1])
     partners: dict[int, NDArray[np.int64]] = {}
     if features is not None and config.neutral_pairs:
@@ -428,6 +435,8 @@ def train_model(
     for epoch in range(first_epoch, config.epochs):
         on_progress("epochs", epoch, config.epochs)
         trained.train()
+        # What is left out at random is the same in an epoch that comes again, and new in the next.
+        torch.manual_seed(_epoch_seed(config.seed, epoch, fabric.global_rank))
         started = time.monotonic()
         batches = epoch_batches(
             len(clips), config, epoch, fabric.global_rank, fabric.world_size, probs
@@ -491,51 +500,6 @@ def train_model(
         state_path.unlink(missing_ok=True)
     fabric.barrier()
     return checkpoint_dir
-
-
-def read_soft_labels(
-    path: Path, clips: Sequence[Clip], expressions: tuple[str, ...]
-) -> NDArray[np.float32]:
-    """Read what another network says of the training clips.
-
-    Args:
-        path: a table with `clip_id` and a probability column for each expression that it knows.
-        clips: the training clips.
-        expressions: the classes, in order; those without a column get 0.
-
-    Returns:
-        `(len(clips), len(expressions))`; each row adds up to 1, or to 0 where the table has no
-        answer to the clip.
-
-    Raises:
-        FergcnError: the file is no such table.
-    """
-    try:
-        table = pd.read_csv(path).drop_duplicates("clip_id").set_index("clip_id")
-        answers = table.reindex([clip.clip_id for clip in clips], columns=list(expressions))
-        probs: NDArray[np.float32] = answers.astype(np.float64).fillna(0).to_numpy(np.float32)
-        if not ((probs >= 0) & (probs <= 1)).all() or not probs.any():
-            raise ValueError
-    except (OSError, ValueError, KeyError):
-        raise FergcnError(
-            f"{path}: found no probabilities for these clips, expected a table with clip_id and a "
-            "column for each expression: make it with fergcn evaluate --json"
-        ) from None
-    probs /= np.maximum(probs.sum(axis=1, keepdims=True), 1e-6)
-    return probs
-
-
-def soft_loss(logits: Tensor, soft_labels: Tensor) -> Tensor:
-    """Cross-entropy to another network's probabilities, over the clips that it has answered.
-
-    Args:
-        logits: `(B, classes)`.
-        soft_labels: `(B, classes)`; a row of zeros has no answer and counts as 0.
-
-    Returns:
-        The mean over all B clips.
-    """
-    return -(soft_labels * logits.float().log_softmax(1)).sum(1).mean()
 
 
 def shift_to_rare(model: Network, targets: NDArray[np.int64], amount: float) -> None:
@@ -673,6 +637,10 @@ def _launch_fabric(config: TrainConfig, run_dir: Path) -> Any:
     )
     fabric.launch()
     return fabric
+
+
+def _epoch_seed(seed: int, epoch: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch, 3, rank]).generate_state(1)[0])
 
 
 def _set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, at: float) -> None:

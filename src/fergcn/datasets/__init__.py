@@ -250,7 +250,7 @@ DATASETS: dict[str, Dataset] = {
     "rendered-still": Dataset(
         "rendered heads, pictures at the apex",
         partial(read_rendered, kind="still"),
-        "run fergcn render FOLDER --kinds still --min-frames 1 --max-frames 1",
+        "run fergcn render FOLDER --kinds still",
         EXPRESSIONS,
         aligned=True,
         remark="A clip of one picture is that picture in every frame: nothing moves.",

@@ -1,15 +1,15 @@
 """Rendered clips of parametric heads: the edition in the package, or one you rendered yourself.
 
 Columns of `clips.csv`, all kept in `Clip.attributes`: `kind` (`onset_apex`: neutral to apex;
-`onset_apex_offset`: and back; `anywhere`: apex in any frame; `still`: in all), `num_frames`,
-`fps`, `apex_strength` (0–1, 0 for neutral), `skin_tone` (0 darkest to 1 lightest), `age` (0 child,
-0.5 young adult, 1 old), `gender` (shape of the head, 0 female to 1 male), `ancestry_african`,
-`ancestry_asian`, `ancestry_european` (shares that add up to 1), `weight` and `muscle` (0–1, 0.5
-average), `hair` (bald, short, medium, long), `beard` (none, stubble, full, moustache, goatee) and
-`glasses` (0 or 1); where `anywhere` is among the kinds, also `second_expression`, one before or
-after the labelled one that peaks at 0.25 to 0.6 of its strength, and `second_strength`, that peak
-(empty and 0 in
-clips without one). The two never show in the same frame; the stronger one is the label.
+`onset_apex_offset`: and back; `anywhere`: apex in any frame; `still`: in the only one),
+`num_frames`, `fps`, `apex_strength` (0–1, 0 for neutral), `skin_tone` (0 darkest to 1 lightest),
+`age` (0 child, 0.5 young adult, 1 old), `gender` (shape of the head, 0 female to 1 male),
+`ancestry_african`, `ancestry_asian`, `ancestry_european` (shares that add up to 1), `weight` and
+`muscle` (0–1, 0.5 average), `hair` (bald, short, medium, long), `beard` (none, stubble, full,
+moustache, goatee) and `glasses` (0 or 1); where `anywhere` is among the kinds, also
+`second_expression`, one before or after the labelled one that peaks at 0.25 to 0.6 of its strength,
+and `second_strength`, that peak (empty and 0 in clips without one). The two never show in the same
+frame; the stronger one is the label.
 """
 
 import csv

@@ -38,8 +38,8 @@ DETECTOR_BIAS = np.array([0.06, 0.062])
 MAX_ACTION_DELAY = 1.5
 """Frames by which one action may start after another."""
 
-STILL_CONTEXT = 20
-"""A still is cut out of a movement that is this many frames longer: blinks are as rare as there."""
+STILL_CONTEXT = 21
+"""A still is one of so many frames of a movement, so that blinks are as rare as in a clip."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,8 @@ def render_clip(request: ClipRequest) -> RenderedClip:
     if request.kind in KINDS[2:]:  # the first two share a stream, from which they take turns
         stream.append(KINDS.index(request.kind))
     rng = np.random.default_rng(stream)
-    num_frames = int(rng.integers(request.min_frames, request.max_frames + 1))
+    is_still = request.kind == "still"
+    num_frames = 1 if is_still else int(rng.integers(request.min_frames, request.max_frames + 1))
     movement = _sample_movement(head, person, request, num_frames, rng)
 
     angles = scene.sample_pose_track(num_frames, rng)
@@ -184,9 +185,8 @@ def _sample_movement(
     delays = rng.uniform(0, MAX_ACTION_DELAY, len(actions.names))
     main = strength * apex * delayed(curves.main, delays)
     if request.kind == "still":
-        longer = facs.sample_everyday_movement(actions, num_frames + STILL_CONTEXT, rng)
-        first = int(rng.integers(STILL_CONTEXT + 1))
-        everyday = longer[first : first + num_frames]
+        longer = facs.sample_everyday_movement(actions, STILL_CONTEXT, rng)
+        everyday = longer[[rng.integers(STILL_CONTEXT)]]
     else:
         everyday = facs.sample_everyday_movement(actions, num_frames, rng)
     total = person.resting_face + everyday + main

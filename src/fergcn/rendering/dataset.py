@@ -8,7 +8,7 @@ Layout of a finished dataset::
     frames.csv      true intensity of the labelled expression in every frame; where that kind is
                     among them, also `second_intensity`, that of the second one
     motion.npy      (clips, 14, 14) uint8: where each expression moves the face
-    actions.csv     where the kind `still` is among those rendered: what each face does at the apex,
+    actions.csv     where the kind `still` is among those rendered: what each of these faces does,
                     one column for each of ARKit's 52 actions
     clips/<subject_id>/<clip_id>.mp4
 
@@ -60,16 +60,17 @@ class RenderConfig:
     kinds: tuple[Kind, ...] = ("onset_apex", "onset_apex_offset")
     """When these clips reach their apex, in turn. onset_apex: last; onset_apex_offset: between two
     neutral ends; anywhere: in any frame, with pauses and often a second, weaker expression; still:
-    in every frame, as in a picture."""
+    in the only one, a picture."""
     expressions: tuple[str, ...] = EXPRESSIONS
     image_size: int = 128
     """Side of the aligned faces in pixels; even."""
     min_frames: int = 16
+    """Of a clip; a still has one."""
     max_frames: int = 24
     min_strength: float = 0.15
     """The weakest apex; 1 shows an expression in full."""
     max_strength: float = 1.0
-    """The strongest apex; above 1 it is exaggerated, and its true intensity is still 1."""
+    """The strongest apex; above 1, for the kind still alone, it is exaggerated."""
     fps: int = 25
     seed: int = 0
     """Two seeds share no subject."""
@@ -91,16 +92,21 @@ class RenderConfig:
             raise FergcnError(
                 f"found image_size {self.image_size}, expected an even number from 32: change it"
             )
-        fewest = 1 if set(self.kinds) == {"still"} else 8
-        if not fewest <= self.min_frames <= self.max_frames:
+        if not 8 <= self.min_frames <= self.max_frames:
             raise FergcnError(
                 f"found {self.min_frames} to {self.max_frames} frames, expected a range from "
-                f"{fewest}: change min_frames or max_frames"
+                "8: change min_frames or max_frames"
             )
         if not 0 < self.min_strength <= self.max_strength <= MAX_STRENGTH:
             raise FergcnError(
                 f"found strengths of {self.min_strength} to {self.max_strength}, expected a range "
                 f"above 0, up to {MAX_STRENGTH}: change min_strength or max_strength"
+            )
+        if self.max_strength > 1 and set(self.kinds) != {"still"}:
+            raise FergcnError(
+                f"found a max_strength of {self.max_strength} for {', '.join(self.kinds)}, "
+                "expected 1 at most, as intensity ends there: only the kind still can be "
+                "exaggerated"
             )
         if min(self.num_subjects, self.clips_per_expression, len(self.expressions)) < 1:
             raise FergcnError(
@@ -285,10 +291,9 @@ def _render_one(output: Path, config: RenderConfig, request: "ClipRequest") -> N
         ],
         "motion": clip.motion.tolist(),
     }
-    if "still" in config.kinds:
-        apex = 0 if clip.apex_index is None else clip.apex_index
+    if request.kind == "still":
         names = load_head().action_names
-        shown = (f"{value:.4f}" for value in clip.actions[apex])
+        shown = (f"{value:.4f}" for value in clip.actions[0])
         facts["actions"] = dict(zip(names, shown, strict=True))
     write_text(_facts_path(output, request), json.dumps(facts))
     video = _video_path(output, request)
@@ -327,8 +332,12 @@ def _finish(output: Path, manifest: dict[str, Any], requests: list["ClipRequest"
         for index, frame in enumerate(fact["frames"])
     ]
     write_text(output / "frames.csv", csv_text(frames))
-    if "actions" in facts[0]:
-        actions = [{"clip_id": fact["row"]["clip_id"], **fact["actions"]} for fact in facts]
+    actions = [
+        {"clip_id": fact["row"]["clip_id"], **fact["actions"]}
+        for fact in facts
+        if "actions" in fact
+    ]
+    if actions:
         write_text(output / "actions.csv", csv_text(actions))
     motion = io.BytesIO()
     np.save(motion, np.array([fact["motion"] for fact in facts], np.uint8))

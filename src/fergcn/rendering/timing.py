@@ -11,7 +11,7 @@ Floats = NDArray[np.float64]
 Kind = Literal["onset_apex", "onset_apex_offset", "anywhere", "still"]
 """`onset_apex`: neutral to apex, as in CK+; `onset_apex_offset`: and back again, as in MMI;
 `anywhere`: cut out at any time, with pauses and often a second expression, whose peak is lower than
-that of the labelled one; `still`: the apex in every frame, as in a picture."""
+that of the labelled one; `still`: a picture of the apex."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -42,7 +42,7 @@ def sample_curves(kind: Kind, num_frames: int, rng: np.random.Generator) -> Curv
 
     Args:
         kind: where the apex lies; in the first two, the first frame is neutral.
-        num_frames: length, at least 5; of a `still`, at least 1.
+        num_frames: length, at least 5; of a `still`, 1.
         rng: source of chance.
     """
     if kind == "anywhere":

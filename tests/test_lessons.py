@@ -1,4 +1,4 @@
-"""Facial actions as a second lesson for the backbone."""
+"""What clips teach besides the name of their expression."""
 
 import shutil
 from dataclasses import replace
@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 
 from conftest import tiny_config
 from fergcn import training
-from fergcn.actions import ActionLearner, action_loss, read_actions
 from fergcn.checkpoint import load_checkpoint
 from fergcn.clips import Clip
 from fergcn.expressions import FergcnError
+from fergcn.lessons import ActionLearner, action_loss, read_actions, read_soft_labels
 from fergcn.model import FERGCN
 from fergcn.training import TrainConfig, train_model
 
@@ -49,9 +49,41 @@ def test_a_table_that_tells_nothing_of_the_clips_is_refused(tmp_path: Path) -> N
     other = write_actions(tmp_path / "other.csv", clip_id=["x"], jawOpen=[0.4])
     with pytest.raises(FergcnError, match="fergcn render --kinds still"):
         read_actions(other, CLIPS)
+    constant = write_actions(tmp_path / "constant.csv", clip_id=["a", "b"], jawOpen=[0.4, 0.4])
+    with pytest.raises(FergcnError, match="found no facial actions of these clips"):
+        read_actions(constant, CLIPS)
     words = write_actions(tmp_path / "words.csv", clip_id=["a"], jawOpen=["wide"])
     with pytest.raises(FergcnError, match="found no facial actions of these clips"):
         read_actions(words, CLIPS)
+
+
+def test_a_mirrored_face_has_the_same_target(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = ("mouthSmile", "browDown")
+    sides = {f"{name}{side}": list(rng.random(4)) for name in names for side in ("Left", "Right")}
+    mirrored = {
+        name.replace("Left", "?").replace("Right", "Left").replace("?", "Right"): values
+        for name, values in sides.items()
+    }
+    ids: list[float | str] = ["a", "b", "c", "d"]
+    tables = [
+        write_actions(tmp_path / f"{number}.csv", clip_id=ids, jawOpen=[0, 1, 1, 0], **columns)
+        for number, columns in enumerate((sides, dict(sorted(mirrored.items()))))
+    ]
+    ours, theirs = (np.sort(read_actions(table, CLIPS), axis=1) for table in tables)
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    assert ours.shape == (4, 1 + 2 * len(names))  # the jaw, and both sides' mean and difference
+
+
+def test_a_row_for_two_clips_is_refused(tmp_path: Path) -> None:
+    clips = [*CLIPS, Clip("b", "other", "anger", Path("elsewhere"))]
+    table = write_actions(tmp_path / "actions.csv", clip_id=["a", "b"], jawOpen=[0.1, 0.7])
+    with pytest.raises(FergcnError, match="found a row for b, the name of 2 training clips"):
+        read_actions(table, clips)
+    soft = write_actions(tmp_path / "soft.csv", clip_id=["a", "b"], anger=[0.1, 0.7])
+    with pytest.raises(FergcnError, match="found a row for b, the name of 2 training clips"):
+        read_soft_labels(soft, clips, ("anger",))
+    read_actions(write_actions(table, clip_id=["a", "c"], jawOpen=[0.1, 0.7]), clips)
 
 
 def test_the_loss_is_a_mean_of_squares_and_leaves_out_what_is_unknown() -> None:
@@ -133,23 +165,24 @@ def test_a_stopped_run_ends_as_one_that_was_not(
         jawOpen=list(rng.normal(size=len(coloured_clips))),
     )
     config = replace(FAST, actions=str(table), optimizer="adamw")
+    network = tiny_config(feature_dropout=0.5)  # what is left out must be the same, too
     monkeypatch.setattr(training, "SAVE_EVERY_S", 0.0)
-    whole = train_model(coloured_clips, tmp_path / "whole", tiny_config(), config)
+    whole = train_model(coloured_clips, tmp_path / "whole", network, config)
 
     def stop(epoch: int, _model: object) -> None:
         if epoch == 3:  # the second epoch has been saved
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_model(coloured_clips, tmp_path / "stopped", tiny_config(), config, on_epoch=stop)
-    again = train_model(coloured_clips, tmp_path / "stopped", tiny_config(), config)
+        train_model(coloured_clips, tmp_path / "stopped", network, config, on_epoch=stop)
+    again = train_model(coloured_clips, tmp_path / "stopped", network, config)
     ours, theirs = load_file(whole / "model.safetensors"), load_file(again / "model.safetensors")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     # Another table is another run.
     shutil.copytree(tmp_path / "whole", tmp_path / "other")
     write_actions(table, clip_id=[clip.clip_id for clip in coloured_clips[:6]], jawOpen=range(6))
     with pytest.raises(FergcnError, match="found a run with other settings"):
-        train_model(coloured_clips, tmp_path / "other", tiny_config(), config)
+        train_model(coloured_clips, tmp_path / "other", network, config)
 
 
 def test_actions_need_frame_features_that_learn(coloured_clips: list[Clip], tmp_path: Path) -> None:
@@ -161,6 +194,6 @@ def test_actions_need_frame_features_that_learn(coloured_clips: list[Clip], tmp_
         jawOpen=range(12),
     )
     video = tiny_config(network="r3d-18")
-    with pytest.raises(FergcnError, match="with r3d-18, expected a network with frame features"):
+    with pytest.raises(FergcnError, match="found actions with r3d-18, expected a network with"):
         train_model(coloured_clips, tmp_path / "r3d", video, replace(FAST, actions=str(table)))
     assert not (tmp_path / "r3d").exists()
