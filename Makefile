@@ -4,6 +4,8 @@
 # make setup   the environment only
 PYTHON ?= python3
 BIN := .venv/bin
+# --no-compile: most of what is installed is never imported, and compiling it all takes a minute.
+INSTALL = $(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 
@@ -18,12 +20,12 @@ setup: .venv/.installed
 	$(PYTHON) -m venv .venv
 
 .venv/.installed: .venv/bin/pip pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(INSTALL) .
 	@touch $@
 
-.venv/.installed-dev: .venv/.installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	@touch $@
+.venv/.installed-dev: .venv/bin/pip pyproject.toml constraints.txt
+	$(INSTALL) '.[dev]'
+	@touch .venv/.installed $@
 
 demo: .venv/.installed
 	@$(BIN)/fergcn demo $(if $(VIDEO),--video "$(VIDEO)")
@@ -68,6 +70,8 @@ $(FACE_API):
 checkpoint-rendered-only: .venv/.installed-dev
 	@mkdir -p runs
 	$(BIN)/fergcn render data/pretrain-still --config configs/rendered-only-backbone.toml $(LOGGED)
+	$(BIN)/fergcn render data/pretrain-neutral --config configs/rendered-only.toml $(LOGGED)
+	$(BIN)/fergcn render data/pretrain-anywhere --config configs/checkpoint.toml $(LOGGED)
 	$(BIN)/fergcn train rendered-still data/pretrain-still -o runs/rendered-only-backbone --config configs/rendered-only-backbone.toml $(LOGGED)
 	$(BIN)/fergcn train rendered-still data/pretrain-still -o runs/rendered-only --config configs/rendered-only.toml $(LOGGED)
 	rm -rf runs/rendered-only-calibrated
