@@ -52,9 +52,10 @@ EPSILON = 1e-6
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
     """On a busy machine, threads of tiny networks do little but wait for each other."""
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
-    torch.set_num_threads(2)
+    torch.set_num_threads(before)
 
 
 def network(**changes: object) -> FaceNetwork:
