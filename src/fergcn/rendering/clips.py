@@ -126,8 +126,9 @@ def render_clip(request: ClipRequest) -> RenderedClip:
     if request.kind in KINDS[2:]:  # the first two share a stream, from which they take turns
         stream.append(KINDS.index(request.kind))
     rng = np.random.default_rng(stream)
-    is_still = request.kind == "still"
-    num_frames = 1 if is_still else int(rng.integers(request.min_frames, request.max_frames + 1))
+    num_frames = 1
+    if request.kind != "still":
+        num_frames = int(rng.integers(request.min_frames, request.max_frames + 1))
     movement = _sample_movement(head, person, request, num_frames, rng)
 
     angles = scene.sample_pose_track(num_frames, rng)
