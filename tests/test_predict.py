@@ -89,15 +89,19 @@ def test_an_error_nobody_foresaw_stops_one_video_only(
         encode(tmp_path / f"{name}.mp4", double if name == "b" else pictures) for name in "abc"
     ]
     monkeypatch.setattr(cv2, "warpAffine", warp_affine)
-    arguments = ("predict", *videos, "-o", tmp_path / "out", "--checkpoint", tiny_checkpoint)
-    code, out, err = run(*arguments)
-    assert (code, out.count("2 of 2 frames show a face")) == (1, 2)
-    assert err.count("\n") == 1 and f"b.mp4: found {type(error).__name__}" in err
-    assert ", expected" in err
+    options = ("-o", tmp_path / "out", "--checkpoint", tiny_checkpoint)
+    for video in videos:  # one by one: several would be analysed in a process without our patch
+        code, out, err = run("predict", video, *options)
+        if video.stem == "b":
+            assert (code, out) == (1, "")
+            assert err.count("\n") == 1 and f"b.mp4: found {type(error).__name__}" in err
+            assert ", expected" in err
+        else:
+            assert code == 0 and "2 of 2 frames show a face" in out
     assert statuses(tmp_path / "out") == {"a": "done", "b": "failed", "c": "done"}
     assert not (tmp_path / "out" / "b").exists()
     monkeypatch.setenv("FERGCN_DEBUG", "1")
-    code, _, err = run(*arguments)
+    code, _, err = run("predict", videos[1], *options)
     assert code == 1 and "Traceback" in err and "warp_affine" in err
 
 
@@ -116,8 +120,11 @@ def workers_at(folder: Path) -> set[int]:
 
 @pytest.mark.nightly
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's /proc")
-def test_a_killed_worker_costs_its_own_video_only(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    """Whoever works on one of the videos is killed, twice."""
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_worker_costs_its_own_video_only(
+    workers: int, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Whoever works on one of the videos is killed, twice, as by a decoder that crashes."""
     output = tmp_path / "out"
     videos = [encode(tmp_path / f"{name}.mp4", face_pictures()) for name in ("a", "fatal", "b")]
     killed: set[int] = set()
@@ -128,7 +135,7 @@ def test_a_killed_worker_costs_its_own_video_only(tiny_checkpoint: Path, tmp_pat
             killed.add(worker)
         return len(killed) == 2
 
-    options = ("-o", output, "--checkpoint", tiny_checkpoint, "--num-workers", 2)
+    options = ("-o", output, "--checkpoint", tiny_checkpoint, "--num-workers", workers)
     with predict(*videos, *options) as process:
         wait_for(kill, process)
         out, err = process.communicate(timeout=TIMEOUT_S)

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from multiprocessing import active_children
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fergcn.expressions import FergcnError
-from fergcn.workers import MAX_TRIES, run_ahead, run_tasks
+from fergcn.workers import MAX_TRIES, report_progress, run_ahead, run_tasks
 
 
 def test_items_come_in_order_and_at_most_so_many_ahead() -> None:
@@ -107,3 +108,28 @@ def test_processes_end_with_the_caller(tmp_path: Path) -> None:
     assert len(active_children()) == 2
     outcomes.close()
     assert active_children() == []
+
+
+def count(task: tuple[str, Path]) -> int:
+    """Report three steps, then be killed or not, as `answer`; → the process's number."""
+    for done in (1, 2, 3):
+        report_progress(task[0], done, 3)
+    answer(task)
+    return os.getpid()
+
+
+def test_one_worker_with_reports_is_a_process_of_its_own(tmp_path: Path) -> None:
+    names = ["first", "always killed", "killed once", "last"]
+    steps: list[tuple[str, int, int | None]] = []
+
+    def on_progress(*step: Any) -> None:
+        steps.append(step)
+
+    tasks = [(name, tmp_path / name) for name in names]
+    with closing(run_tasks(count, tasks, 1, on_progress)) as outcomes:
+        found = [outcome for _, outcome in outcomes]
+    begun = ["first", *["always killed"] * MAX_TRIES, *["killed once"] * 2, "last"]
+    assert steps == [(name, done, 3) for name in begun for done in (1, 2, 3)]
+    assert isinstance(found[1], FergcnError)
+    assert os.getpid() not in found
+    report_progress("here nobody waits", 1, 1)

@@ -23,6 +23,15 @@ Result = TypeVar("Result")
 MAX_TRIES = 2
 """Times that a task is begun whose process is killed: it need not be the task's fault."""
 
+REPORT_S = 0.2
+"""How often what workers report is passed on, in seconds."""
+
+Report = Callable[[str, int, int | None], None]
+"""`report(what, done, total)`: how far something is."""
+
+_link: Connection | None = None
+"""In a worker: the way to the process that waits for it."""
+
 
 def num_cores() -> int:
     """Cores that this process may use, which can be fewer than the machine has."""
@@ -32,9 +41,12 @@ def num_cores() -> int:
 
 
 def run_tasks(
-    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    workers: int,
+    on_progress: Report | None = None,
 ) -> Generator[tuple[int, Result | FergcnError], None, None]:
-    """Run a function over tasks in several processes, each with one OpenCV thread.
+    """Run a function over tasks in several processes, which share the cores for OpenCV.
 
     When the caller stops early, because of Ctrl-C, an error or a kill, the processes end at once in
     the middle of their tasks. A task whose process is killed runs again, and the others go on. So a
@@ -44,13 +56,15 @@ def run_tasks(
     Args:
         function: a function of a module, or a `functools.partial` of one.
         tasks: its arguments.
-        workers: number of processes; with 1, the tasks run in this one.
+        workers: number of processes; with 1, the tasks run in this one, with one OpenCV thread.
+        on_progress: gets what the tasks tell by `report_progress`. With it, even a single worker is
+            a process of its own, so that what kills it costs one task only.
 
     Yields:
         Position in `tasks` and result, in the order in which the tasks are finished; an error in
         the place of the result where the task's process was killed again and again.
     """
-    if workers == 1 or len(tasks) <= 1:
+    if len(tasks) <= 1 or (workers == 1 and on_progress is None):
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)
         try:
@@ -61,13 +75,15 @@ def run_tasks(
         return
     # spawned, not forked: a fork of a process with threads can hang
     context = get_context("spawn")
-    # Only this process holds the writing end, so it closes when this process ends, however it ends.
-    lifeline, writing_end = context.Pipe(duplex=False)
+    threads = max(1, num_cores() // workers)
+    links: list[Connection] = []  # of this process alone: they close when it ends, however it ends
 
     def new_pool() -> ProcessPoolExecutor:
         """A pool of one: when its process is killed, no other task is lost with it."""
+        here, there = context.Pipe()
+        links.append(here)
         return ProcessPoolExecutor(
-            1, mp_context=context, initializer=_start_worker, initargs=(lifeline,)
+            1, mp_context=context, initializer=_start_worker, initargs=(there, threads)
         )
 
     pools: list[ProcessPoolExecutor] = []
@@ -90,7 +106,11 @@ def run_tasks(
             pools.append(new_pool())
             begin(next(coming), worker)
         while running:
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            patience = None if on_progress is None else REPORT_S
+            done, _ = wait(running, patience, return_when=FIRST_COMPLETED)
+            if on_progress is not None:
+                for link in links:
+                    _pass_on(link, on_progress)
             for future in done:
                 position, worker = running.pop(future)
                 outcome: Result | FergcnError
@@ -101,17 +121,18 @@ def run_tasks(
                         begin(position, worker)
                         continue
                     outcome = FergcnError(
-                        f"found that its process was killed {MAX_TRIES} times, perhaps for lack of "
-                        "memory, expected it to end by itself: run it again with fewer workers"
+                        f"found that its process was killed {MAX_TRIES} times, expected it to end "
+                        "by itself: run it again with fewer workers if memory was short, without "
+                        "it if not"
                     )
                 if (following := next(coming, None)) is not None:
                     begin(following, worker)
                 yield position, outcome
     finally:
-        writing_end.close()
+        for link in links:
+            link.close()
         for pool in pools:
             pool.shutdown(cancel_futures=True)
-        lifeline.close()
 
 
 def run_ahead(items: Iterable[Result], size: int) -> Generator[Result, None, None]:
@@ -171,18 +192,33 @@ def _interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_worker(lifeline: Connection) -> None:
+def _start_worker(link: Connection, threads: int) -> None:
+    global _link
+    _link = link
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    cv2.setNumThreads(1)  # there is one worker per core already
-    end_with(lifeline)
+    cv2.setNumThreads(threads)
+    end_with(link)
+
+
+def report_progress(what: str, done: int, total: int | None) -> None:
+    """Tell the process that waits for the task which runs here how far it is, if one does."""
+    if _link is not None:
+        _link.send((what, done, total))
+
+
+def _pass_on(link: Connection, on_progress: Report) -> None:
+    """Pass on what a worker has reported, if it is alive."""
+    with suppress(EOFError, OSError):
+        while link.poll():
+            on_progress(*link.recv())
 
 
 def end_with(lifeline: Connection) -> None:
-    """End this process when the writing end of a pipe is closed, by its parent or its death."""
+    """End this process when the other end of a pipe is closed, by its parent or its death."""
 
     def wait_for_end() -> None:
         with suppress(EOFError, OSError):
-            lifeline.recv_bytes()  # nothing is ever sent: returns when the writing end is closed
+            lifeline.recv_bytes()  # nothing is ever sent here: returns when the other end is closed
         os._exit(1)
 
     threading.Thread(target=wait_for_end, daemon=True).start()

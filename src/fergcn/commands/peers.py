@@ -12,11 +12,12 @@ import numpy as np
 from rich.table import Table
 
 from fergcn.clips import Clip
-from fergcn.commands.progress import Report, stdout
+from fergcn.commands.progress import stdout
 from fergcn.commands.train import with_interval
 from fergcn.evaluation import STATISTICS, Evaluation, evaluate_probs
 from fergcn.expressions import FergcnError
 from fergcn.peers import SCRIPTS, find_peer, peer_probs, run_script
+from fergcn.workers import Report
 
 MODES = {"haar": 3, "mtcnn": 6}
 """Of `fer`, each with the wanted ratio of our speed to its."""

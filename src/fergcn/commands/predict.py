@@ -20,12 +20,12 @@ from fergcn.analysis.network import FaceNetwork
 from fergcn.analysis.tables import answer_text
 from fergcn.cluster import run_on_cluster
 from fergcn.commands.inputs import find_videos
-from fergcn.commands.progress import Report, progress_bars, stdout
+from fergcn.commands.progress import progress_bars, stdout
 from fergcn.expressions import NOT_SURE, FergcnError, one_line
 from fergcn.live import LiveSource, as_file, source_name
 from fergcn.report.outputs import ResultWriter, VideoTable, is_current
 from fergcn.report.overlay import write_overlay
-from fergcn.workers import num_cores, run_tasks
+from fergcn.workers import Report, num_cores, report_progress, run_tasks
 
 Settings = Annotated[AnalysisConfig, Parameter(name="*")]
 _SETTINGS = AnalysisConfig()
@@ -99,12 +99,13 @@ def predict(
         threads = max(1, num_cores() // num_workers) if ray is None else 1
         jobs.append(Job(video, directory, checkpoint, settings, overlay, report, threads))
     with progress_bars() as progress:
-        if ray is None and (num_workers == 1 or len(jobs) < 2):
-            for job in jobs:
-                failed |= _end_job(job, run_job(job, progress), table)
+        if ray is None and len(jobs) == 1:
+            failed |= _end_job(jobs[0], run_job(jobs[0], progress), table)
         elif jobs:
             runs = (
-                run_on_cluster(run_job, jobs, ray) if ray else run_tasks(run_job, jobs, num_workers)
+                run_on_cluster(run_job, jobs, ray)
+                if ray
+                else run_tasks(run_job, jobs, num_workers, progress)
             )
             with closing(runs) as outcomes:
                 for done, (position, outcome) in enumerate(outcomes, 1):
@@ -112,8 +113,14 @@ def predict(
                     if isinstance(outcome, FergcnError):
                         outcome = Outcome(complaints=[f"{job.video}: {outcome}"], failed=True)
                     failed |= _end_job(job, outcome, table)
+                    progress(_bar(job.video), 1, 1)  # it goes, also where a video ended early
                     progress("videos", done, len(jobs))
     return int(failed)
+
+
+def _bar(video: Path) -> str:
+    """What stands beside the progress of a video: cameras' files often differ by folder only."""
+    return str(Path(*video.parts[-2:]))
 
 
 def _end_job(job: "Job", outcome: "Outcome", table: VideoTable) -> bool:
@@ -214,7 +221,7 @@ class Outcome:
     """Of the analysis, unless it failed."""
 
 
-def run_job(job: Job, progress: Report = lambda _what, _done, _total: None) -> Outcome:
+def run_job(job: Job, progress: Report = report_progress) -> Outcome:
     """Analyse one video; what is wrong with it becomes a line."""
     try:
         analysis = analyze_to(
@@ -290,7 +297,7 @@ def analyze_to(
             network,
             settings,
             writer.add,
-            lambda done, total: progress(video.name, done, total),
+            lambda done, total: progress(_bar(video), done, total),
         )
         analysis = writer.finish(summary)
         if overlay:

@@ -1,18 +1,18 @@
 """Progress bars on stderr; none where stderr is not a terminal."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.progress import TimeRemainingColumn as Remaining
 
+from fergcn.workers import Report
+
 stderr = Console(stderr=True)
 stdout = Console(quiet=os.environ.get("LOCAL_RANK", "0") != "0")
 """Of several processes that train together, the first one speaks."""
-
-Report = Callable[[str, int, int | None], None]
 
 
 @contextmanager
@@ -34,10 +34,12 @@ def progress_bars() -> Iterator[Report]:
         tasks: dict[str, TaskID] = {}
 
         def report(what: str, done: int, total: int | None) -> None:
+            if done == total:
+                if what in tasks:
+                    progress.remove_task(tasks.pop(what))
+                return
             if what not in tasks:
                 tasks[what] = progress.add_task(what, total=total)
             progress.update(tasks[what], completed=done, total=total)
-            if done == total:
-                progress.remove_task(tasks.pop(what))
 
         yield report
