@@ -14,9 +14,10 @@ from fergcn.ablation import GROUPS, TABLE_V
 from fergcn.analysis import analyze
 from fergcn.checkpoint import load_checkpoint, save_checkpoint
 from fergcn.clips import Clip
-from fergcn.crossval import Protocol, crossvalidate
+from fergcn.crossval import crossvalidate
 from fergcn.expressions import FergcnError
 from fergcn.features import FeatureClassifier
+from fergcn.folds import Protocol
 from fergcn.model import FERGCN, GraphHead, ModelConfig, VideoCNN, create_network
 from fergcn.model.comparators import BiLSTMHead, FrameAttentionHead, TransformerHead
 from fergcn.training import TrainConfig, build_model, train_model

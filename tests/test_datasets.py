@@ -13,10 +13,10 @@ import pytest
 
 from fergcn.cli import main
 from fergcn.clips import read_clip
-from fergcn.crossval import Protocol, assign_folds, subject_folds
 from fergcn.datasets import DATASETS, list_dataset, load_dataset
 from fergcn.datasets.check import check_dataset
 from fergcn.expressions import FergcnError
+from fergcn.folds import Protocol, assign_folds, subject_folds
 from fergcn.video import write_video
 
 ABOVE = pytest.mark.parametrize("above", ["", "archive"])

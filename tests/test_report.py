@@ -16,9 +16,10 @@ from scipy.stats import pearsonr
 from conftest import tiny_config
 from fergcn.ablation import ablate_clips
 from fergcn.clips import Clip, sample_frames
-from fergcn.crossval import Protocol, crossvalidate
+from fergcn.crossval import crossvalidate
 from fergcn.datasets import load_dataset
 from fergcn.expressions import FergcnError
+from fergcn.folds import Protocol
 from fergcn.report import published
 from fergcn.report.benchmark import write_benchmark
 from fergcn.report.evidence import choose_examples

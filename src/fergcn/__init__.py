@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from fergcn.checkpoint import save_checkpoint as save_checkpoint
     from fergcn.clips import Clip as Clip
     from fergcn.clips import sample_frames as sample_frames
-    from fergcn.crossval import subject_folds as subject_folds
     from fergcn.expressions import EXPRESSIONS as EXPRESSIONS
     from fergcn.expressions import FergcnError as FergcnError
+    from fergcn.folds import subject_folds as subject_folds
     from fergcn.model import FERGCN as FERGCN
     from fergcn.model import GraphConvolution as GraphConvolution
     from fergcn.model import ModelConfig as ModelConfig
@@ -44,7 +44,7 @@ _HOME = {
     "sample_frames": "fergcn.clips",
     "save_checkpoint": "fergcn.checkpoint",
     "stream": "fergcn.analysis.engine",
-    "subject_folds": "fergcn.crossval",
+    "subject_folds": "fergcn.folds",
 }
 
 __all__ = sorted(_HOME)

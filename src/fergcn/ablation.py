@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from fergcn.clips import Clip
-from fergcn.crossval import CrossvalResult, Protocol, crossvalidate
+from fergcn.crossval import CrossvalResult, crossvalidate
 from fergcn.expressions import FergcnError
 from fergcn.files import write_json
+from fergcn.folds import Protocol
 from fergcn.metrics import mcnemar, paired_difference
 from fergcn.model import ModelConfig
 from fergcn.training import Progress, TrainConfig

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from fergcn.checkpoint import Checkpoint, save_checkpoint
 from fergcn.clips import Clip
-from fergcn.crossval import subject_folds
 from fergcn.expressions import FergcnError
+from fergcn.folds import subject_folds
 from fergcn.metrics import expected_calibration_error
 from fergcn.model import GraphHead, Network, last_layer
 from fergcn.training import Progress, encode_targets, people_digests, predict_probs

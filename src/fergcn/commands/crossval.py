@@ -11,19 +11,12 @@ from rich.table import Table
 
 from fergcn.ablation import GROUPS, PAPER, ablate_clips
 from fergcn.clips import Clip
+from fergcn.commands.flags import DEFAULT_NETWORK, DEFAULT_TRAINING, Network, Output, Training
 from fergcn.commands.progress import progress_bars, stderr, stdout
-from fergcn.commands.train import (
-    DEFAULT_NETWORK,
-    DEFAULT_TRAINING,
-    Network,
-    Output,
-    Training,
-    print_claims,
-    print_confusion,
-    with_interval,
-)
-from fergcn.crossval import CrossvalResult, Protocol, crossvalidate
+from fergcn.commands.scores import print_claims, print_confusion, with_interval
+from fergcn.crossval import CrossvalResult, crossvalidate
 from fergcn.datasets import DATASETS, Scheme, load_dataset
+from fergcn.folds import Protocol
 from fergcn.training import TrainConfig
 
 Seeds = Annotated[list[int] | None, Parameter(consume_multiple=True)]

@@ -64,9 +64,9 @@ def _check_folds(name: str, report: DatasetReport) -> list[int]:
     """Sizes of the folds made from subjects; a problem where they differ from the published."""
     import numpy as np
 
-    from fergcn.crossval import subject_folds
     from fergcn.datasets import find_dataset
     from fergcn.expressions import FergcnError
+    from fergcn.folds import subject_folds
 
     dataset = find_dataset(name)
     subjects = [clip.subject_id for clip in report.clips]

@@ -9,9 +9,9 @@ from fergcn.analysis.config import AnalysisConfig
 from fergcn.analysis.network import FaceNetwork
 from fergcn.checkpoint import load_checkpoint
 from fergcn.commands.crossval import crossval
+from fergcn.commands.flags import NetworkOptions
 from fergcn.commands.predict import analyze_to, answer_lines
 from fergcn.commands.progress import progress_bars, stdout
-from fergcn.commands.train import NetworkOptions
 from fergcn.training import TrainConfig
 
 DEMO_VIDEO = Path(__file__).parent.parent / "datasets" / "demo.mp4"

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from fergcn.clips import Clip
 from fergcn.commands.progress import stdout
-from fergcn.commands.train import with_interval
+from fergcn.commands.scores import with_interval
 from fergcn.evaluation import STATISTICS, Evaluation, evaluate_probs
 from fergcn.expressions import FergcnError
 from fergcn.peers import SCRIPTS, find_peer, peer_probs, run_script

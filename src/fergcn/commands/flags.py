@@ -1,0 +1,31 @@
+"""Flags that several commands have: the network, its training, where results go."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from fergcn.clips import Clip
+from fergcn.model import ModelConfig
+from fergcn.training import TrainConfig
+
+
+@dataclass(frozen=True)
+class NetworkOptions(ModelConfig):
+    """The network's flags: everything but the classes, which the dataset decides."""
+
+    num_classes: Annotated[int, Parameter(parse=False)] = 8
+    neutral: Annotated[int | None, Parameter(parse=False)] = None
+
+    def for_clips(self, clips: list[Clip]) -> ModelConfig:
+        """Complete the configuration with the number of classes that occur."""
+        from fergcn.training import dataset_expressions
+
+        return replace(self, num_classes=len(dataset_expressions(clips)))
+
+
+Network = Annotated[NetworkOptions, Parameter(name="*")]
+Training = Annotated[TrainConfig, Parameter(name="*")]
+Output = Annotated[Path, Parameter(name=["--output", "-o"])]
+DEFAULT_NETWORK, DEFAULT_TRAINING = NetworkOptions(), TrainConfig()
