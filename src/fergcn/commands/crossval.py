@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fergcn.ablation import GROUPS, PAPER, ablate_clips
@@ -239,20 +240,29 @@ def print_controls(protocol: Protocol) -> None:
 
 
 def print_comparison(group: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print one group of variants, each paired with the reference over the same clips."""
-    table = Table("variant", "accuracy", "UAR", "difference", "McNemar p", title=group)
+    """Print one group of variants, each paired with the reference over the same clips.
+
+    In 80 columns: a terminal has no more, and no more is assumed where there is none.
+    """
+    caption = "difference in accuracy, 95 % interval over subjects; p by McNemar"
+    table = Table("variant", "acc.", "UAR", "difference", "p", title=group, box=SIMPLE_HEAD)
+    table.padding, table.collapse_padding, table.pad_edge = (0, 1), True, False
     table.columns[0].no_wrap = True
     known = any(row["intensity_claims"] for row in rows)
     if known:
-        table.add_column("r of weights, of u")
-        table.add_column("apex error")
+        table.add_column("r")
+        table.add_column("apex")
+        caption += (
+            "\nr of the true intensity with the weights, with u; apex: median error in frames"
+        )
+    table.caption = caption
     for row in rows:
         paired = ["", ""]
         if row["variant"] != row["against"]:
             low, high = row["difference_ci"]
             paired = [
                 f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f})",
-                f"{row['p_mcnemar']:.3g}",
+                "< 0.001" if row["p_mcnemar"] < 0.001 else f"{row['p_mcnemar']:.3f}",
             ]
         if known:
             claims = row["intensity_claims"].values()
