@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,8 +32,8 @@ from fergcn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fergcn.commands.predict import answer_lines
 from fergcn.expressions import EXPRESSIONS, FergcnError
 from fergcn.model import FERGCN
-from fergcn.report import apexes
-from fergcn.report.outputs import PART_ROWS, write_analysis
+from fergcn.report import apexes, outputs
+from fergcn.report.outputs import PART_ROWS, ResultWriter, write_analysis
 from fergcn.report.overlay import write_overlay
 from fergcn.report.page import NO_PICTURES, write_report
 from fergcn.report.timeline import (
@@ -385,6 +386,16 @@ with ResultWriter(Path("video"), ("fear", "neutral")) as writer:
     assert len(from_csv) == 2.5 * PART_ROWS
     assert len(from_parquet) == 2 * PART_ROWS
     pd.testing.assert_frame_equal(from_csv[: 2 * PART_ROWS], from_parquet, check_dtype=False)
+
+
+def test_parquet_is_seconds_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outputs, "PART_S", 0.05)
+    with ResultWriter(tmp_path / "video", ("fear", "neutral")) as writer:
+        for k in range(3):
+            writer.add("frames", (k, k / 25, *[None] * 10))
+        time.sleep(0.06)
+        writer.add("frames", (3, 3 / 25, *[None] * 10))
+        assert len(tables_of_frames(tmp_path / "video.partial")[1]) == 4
 
 
 def test_result_is_replaced_and_other_files_stay(tmp_path: Path, result: Analysis) -> None:

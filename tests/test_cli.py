@@ -269,13 +269,49 @@ def test_a_later_run_takes_no_other_videos_folder(run, face_video: Path, tmp_pat
 def test_a_table_that_cannot_be_written_stops_no_other_video(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = VideoTable(tmp_path / "videos.csv", [])
+    table = VideoTable(tmp_path / "videos.csv", {})
     (tmp_path / "videos.csv").unlink()
     (tmp_path / "videos.csv").mkdir()
     job = Job(Path("a.mp4"), tmp_path / "a", "default", AnalysisConfig(), False, False, 1)
     assert _end_job(job, Outcome(complaints=["a.mp4: found nothing"], failed=True), table)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and "videos.csv: found it can't be written" in lines[1]
+
+
+def test_what_was_wrong_is_still_said_of_a_video_done_before(
+    run, face_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where another working directory gives the same file another name."""
+    grey = encode(tmp_path / "grey.mp4", [np.full((64, 64, 3), 99, np.uint8)] * 3)
+    for folder, video in ((tmp_path, "grey.mp4"), (tmp_path.parent, grey)):
+        monkeypatch.chdir(folder)
+        assert run("predict", video, "-o", tmp_path / "out")[0] == 0
+        table = pd.read_csv(tmp_path / "out" / "videos.csv")
+        assert table["note"].str.contains("found no face").tolist() == [True]
+    assert table["note"].str.startswith("done before; ").all()
+
+
+def test_a_name_that_is_no_text_has_a_page(run, face_video: Path, tmp_path: Path) -> None:
+    video = tmp_path / os.fsdecode(b"Gr\xfc\xdfe.mp4")
+    shutil.copy(face_video, video)
+    code, _, err = run("predict", video, "-o", tmp_path / "out", "--report", "--overlay")
+    assert (code, err) == (0, "")
+    (page,) = (tmp_path / "out").glob("*/report.html")
+    assert "Gr" in page.read_text(encoding="utf-8")
+
+
+def test_where_no_export_can_be_is_one_line(run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, _, err = run("export", "-o", tmp_path / "file" / "below")
+    assert code == 1 and is_one_line(err) and f"{tmp_path}/file/below: found" in err
+
+
+def test_output_of_few_letters(face_video: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fergcn", "predict", str(face_video), "-o", str(tmp_path)]
+    env = os.environ | {"PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "show a face \\u2192" in done.stdout
 
 
 def test_one_pixel_has_an_overlay_and_a_page(run, tmp_path: Path) -> None:
@@ -350,7 +386,8 @@ def test_two_workers_find_what_one_finds(run, face_video: Path, tmp_path: Path) 
 
 
 def test_a_hyphen_is_stdin(run, tmp_path: Path) -> None:
-    assert run("predict", "--files-from", "-", "-o", tmp_path) == (0, "", "")  # an empty list
+    code, _, err = run("predict", "--files-from", "-", "-o", tmp_path)
+    assert code == 1 and is_one_line(err) and "found an empty list" in err
     code, _, err = run("predict", "-", "-o", tmp_path)
     assert code == 1 and is_one_line(err) and "found nothing that can be read" in err
     code, _, err = run("predict", "-", "a.mp4", "-o", tmp_path)
@@ -442,7 +479,9 @@ main()
     command = [sys.executable, "-c", program]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (130, "")
-    assert result.stderr == "fergcn: stopped; the same command goes on where it was\n"
+    assert (
+        result.stderr == "fergcn: stopped; the same command keeps what is done and does the rest\n"
+    )
 
 
 @pytest.mark.parametrize("target", ["checkpoint", "checkpoint-rendered-only", "cards"])

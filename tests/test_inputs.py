@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fergcn import analyze
 from fergcn.commands.inputs import find_videos
 from fergcn.expressions import FergcnError
 from odd_files import encode, face_pictures, write_odd_files
@@ -139,3 +140,24 @@ def test_an_output_that_cannot_be(
     assert err.count("\n") == 1 and ", expected " in err and str(output) in err, err
     assert mine.read_text() == "mine"
     assert [path for path in tmp_path.rglob("*.csv") if path.name != "videos.csv"] == []
+
+
+def test_addresses_in_a_list_stop_no_other(tmp_path: Path) -> None:
+    (tmp_path / "a b.mp4").touch()
+    listed = tmp_path / "list"
+    listed.write_text(f"http://host/a.mp4\nfile://{tmp_path}/a%20b.mp4\nftp://host/b.mp4\n")
+    places, errors = find_videos([], listed)
+    assert list(places) == [tmp_path / "a b.mp4"]
+    assert [str(error).split(":")[0] for error in errors] == ["http", "ftp"]
+    assert "to fergcn predict alone" in str(errors[0])
+    with pytest.raises(FergcnError, match="found a live source, expected a file"):
+        analyze("http://host/a.mp4")
+
+
+def test_a_file_that_is_taken_for_a_flag(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-lead.mp4").touch()
+    code, _, err = run("predict", "-lead.mp4")
+    assert code == 2 and err.count("\n") == 1 and err.endswith("write ./-lead.mp4\n")

@@ -1,5 +1,6 @@
 """Live sources in a real process: a paced one over the loopback, and a file piped in."""
 
+import functools
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
@@ -21,6 +23,7 @@ import pytest
 
 from fergcn.expressions import FergcnError
 from fergcn.live import LiveSource, as_file, source_name
+from fergcn.video import read_frames, write_video
 from odd_files import encode
 from test_analysis import scene
 
@@ -123,8 +126,8 @@ def test_file_piped_in_is_read_as_fast_as_it_is_analysed(
     recording: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     with (
-        recording.open("rb") as file,
-        predict("-", tmp_path, tiny_checkpoint, stdin=file) as process,
+        subprocess.Popen(["cat", str(recording)], stdout=subprocess.PIPE) as cat,
+        predict("-", tmp_path, tiny_checkpoint, stdin=cat.stdout) as process,
     ):
         out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
@@ -132,6 +135,70 @@ def test_file_piped_in_is_read_as_fast_as_it_is_analysed(
     assert summary["counts"]["frames"] + summary["video"]["dropped_frames"] == 4 * FPS
     assert summary["counts"]["frames_with_face"] > 0  # a slow machine drops the others
     assert "stdin: " in out
+
+
+def test_stdin_from_a_file_is_a_file(
+    recording: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Its index may be at its end, it can be read twice, and none of its frames is dropped."""
+    video = tmp_path / "video.mp4"
+    write_video(video, (frame.image for frame in read_frames(recording)), FPS)
+    with video.open("rb") as file, predict("-", tmp_path, tiny_checkpoint, stdin=file) as process:
+        out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert "40 of 40 frames show a face" in out
+    assert (tmp_path / "stdin" / "report.html").exists()
+
+
+def test_a_recording_behind_an_address_loses_no_frame(recording: Path, tmp_path: Path) -> None:
+    """A server that can't jump in a file, and a reader slower than the video."""
+    noise = np.random.default_rng(0).integers(0, 256, (9, 240, 320, 3), dtype=np.uint8)
+    write_video(tmp_path / "end.mp4", noise, FPS, crf=1)
+    with av.open(str(recording)) as there, av.open(str(tmp_path / "a.mkv"), "w") as new:
+        stream = new.add_stream_from_template(there.streams.video[0])
+        for packet in there.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                new.mux(packet)
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        source = LiveSource(f"{address}/a.mkv")
+        times = []
+        for frame in source.frames():
+            times.append(frame.time_s)
+            time.sleep(0.15)
+        assert source.num_dropped == 0
+        np.testing.assert_allclose(times, np.arange(4 * FPS) / FPS, atol=2e-3)
+        with pytest.raises(FergcnError, match=r"found no frame \(.*has to be saved first"):
+            list(LiveSource(f"{address}/end.mp4").frames())
+        server.shutdown()
+
+
+def test_a_damaged_stretch_is_no_end(recording: Path) -> None:
+    content = bytearray(recording.read_bytes())
+    content[len(content) // 3 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 3)
+    with served(bytes(content), 0.2, repeats=1) as address:
+        source = LiveSource(address)
+        times = [frame.time_s for frame in source.frames()]
+    assert source.trouble is None
+    assert times[-1] > 3 and len(times) + source.num_dropped > 2 * FPS
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_where_nothing_can_be_recorded_is_one_line(
+    place: str, recording: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with (
+        served(recording.read_bytes(), 1, repeats=1) as address,
+        predict(address, tmp_path / place, tiny_checkpoint) as process,
+    ):
+        out, err = process.communicate(timeout=600)
+    assert (process.returncode, out) == (1, "")
+    last = err.splitlines()[-1]
+    assert "Traceback" not in err and str(tmp_path / "file") in last and ", expected" in last
 
 
 def test_slow_reader_gets_the_newest_frame(recording: Path) -> None:

@@ -646,7 +646,7 @@ def test_ctrl_c_stops_at_once(tmp_path: Path, workers: int) -> None:
     _, err = process.communicate(timeout=30)
     assert time.monotonic() - asked < 5
     assert process.returncode == 130
-    assert err == "fergcn: stopped; the same command goes on where it was\n"
+    assert err == "fergcn: stopped; the same command keeps what is done and does the rest\n"
     assert not list(root.rglob("*.partial"))
 
 
@@ -667,4 +667,4 @@ def test_ctrl_c_while_ffmpeg_reads_is_not_lost(tmp_path: Path, call: str) -> Non
     process = start("-c", program, *command)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == "fergcn: stopped; the same command goes on where it was\n"
+    assert err == "fergcn: stopped; the same command keeps what is done and does the rest\n"

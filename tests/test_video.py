@@ -284,3 +284,49 @@ def test_a_file_that_gives_nothing_more_ends(
         file.truncate(1 << 40)  # a terabyte of nothing, which takes no room
     monkeypatch.setattr(video, "PATIENCE_S", 1.0)
     assert 9 <= len(list(read_frames(path))) <= 10
+
+
+def test_a_bare_stream_has_the_rate_that_its_pictures_tell(tmp_path: Path) -> None:
+    """As Raspberry Pi cameras record; FFmpeg would take it for 25 frames/s."""
+    path = encode(tmp_path / "pi.h264", numbered_frames(12), "libx264", rate=50)
+    info = probe_video(path)
+    assert (info.fps, info.has_times) == (50, False)
+    times = [frame.time_s for frame in read_frames(path)]
+    np.testing.assert_allclose(times, np.arange(12) / 50, atol=1e-9)
+
+
+@pytest.mark.parametrize("format_name", ["mkv", "mp4", "mov", "avi"])
+def test_sound_promises_no_frames(format_name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"long_sound.{format_name}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        sound = container.add_stream("ac3", rate=48000)
+        sound.layout = "mono"
+        for index, image in enumerate(numbered_frames(10)):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        for index in range(100):
+            samples = np.zeros((1, 1536), np.float32)
+            piece = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            piece.sample_rate, piece.pts = 48000, 1536 * index
+            piece.time_base = Fraction(1, 48000)
+            container.mux(sound.encode(piece))
+        container.mux(sound.encode())
+    assert probe_video(path).promised_frames == len(list(read_frames(path))) == 10
+
+
+def test_guessed_pictures_are_marked(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 256, (144, 176, 3), dtype=np.uint8) for _ in range(10)]
+    path = encode(tmp_path / "whole.mp4", noise, "libx264")
+    assert not any(frame.is_damaged for frame in read_frames(path))
+    content = bytearray(path.read_bytes())
+    start = content.index(b"mdat") + 2000
+    for place in range(start, start + 60_000, 3_000):
+        content[place] ^= 0xFF
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(content)
+    assert any(frame.is_damaged for frame in read_frames(damaged))

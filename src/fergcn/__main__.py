@@ -18,7 +18,10 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:
-        print("fergcn: stopped; the same command goes on where it was", file=sys.stderr)
+        print(
+            "fergcn: stopped; the same command keeps what is done and does the rest",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 

@@ -4,7 +4,9 @@ Results go to stdout, progress and errors to stderr. A command's module is impor
 called, so that `fergcn --help` answers at once.
 """
 
+import os
 import sys
+from io import TextIOWrapper
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError
@@ -43,6 +45,8 @@ for _name, (_target, _summary) in COMMANDS.items():
 def main() -> NoReturn:
     """Run the command line and exit: 0 all good, 1 some input failed, 2 wrong usage."""
     arguments = sys.argv[1:]
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # some terminals know no arrows
     try:
         given = "--config" in arguments
         # A lone hyphen is stdin, as everywhere, but cyclopts takes it for an option.
@@ -53,7 +57,9 @@ def main() -> NoReturn:
     except FileNotFoundError as error:
         _stop(f"found no file {error.filename}, expected a TOML file: check --config", 2)
     except (CycloptsError, FergcnError, ValueError) as error:
-        _stop(" ".join(str(error).split()), 2)
+        files = [word for word in arguments if word[:1] == "-" and os.path.lexists(word)]
+        hint = f" If you mean the file, write ./{files[0]}" if files else ""
+        _stop(" ".join(str(error).split()) + hint, 2)
     try:
         sys.exit(command(*bound.args, **bound.kwargs) or 0)
     except FergcnError as error:

@@ -1,6 +1,8 @@
 """Live sources: a camera, video on stdin, an address; the newest frame wins."""
 
+import os
 import re
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -51,8 +53,8 @@ def as_file(name: str) -> Path | None:
         name: as the user wrote it.
 
     Returns:
-        The path of a file; None for `-` (stdin), the number of a camera (unless there is a file of
-        that name) and an address.
+        The path of a file, also of one that stdin is redirected from; None for `-` (stdin), the
+        number of a camera (unless there is a file of that name) and an address.
 
     Raises:
         FergcnError: the address is of a kind that is not opened.
@@ -60,7 +62,9 @@ def as_file(name: str) -> Path | None:
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", name)
     if scheme is None:
         is_camera = name.isascii() and name.isdecimal() and not Path(name).exists()
-        return None if name in STDIN or is_camera else Path(name)
+        if name in STDIN:
+            return Path(STDIN[1]) if stat.S_ISREG(os.fstat(0).st_mode) else None
+        return None if is_camera else Path(name)
     kind = scheme[1].lower()
     if kind == "file":
         return Path(url2pathname(urlsplit(name).path))
@@ -90,7 +94,8 @@ class LiveSource:
 
     A frame that nobody has taken when the next one comes is dropped. Where frames come before
     their time, as when a recorded file is piped in, they wait for it instead: such a source is
-    read as fast as it is analysed, and dropped from only if that is slower than real time.
+    read as fast as it is analysed, and dropped from only if that is slower than real time. A source
+    that says how long it is, as a file behind an address, is a recording: all its frames wait.
 
     Args:
         name: a live source, as `as_file` tells.
@@ -107,6 +112,7 @@ class LiveSource:
         self.height: int = stream.height
         self.fps = frame_rate(stream)
         self._pixel_ratio = pixel_ratio(stream)
+        self._is_recording = bool(self._container.duration)
         self.num_dropped = 0
         self.trouble: str | None = None
         """What ended it, unless it came to its end or was stopped."""
@@ -148,7 +154,11 @@ class LiveSource:
             yield VideoFrame(index, time_s, image)
             index += 1
         if index == 0:
-            raise FergcnError(f"{self.name}: found no frame, expected a video: does it film?")
+            why = f" ({self.trouble})" if self.trouble else ""
+            raise FergcnError(
+                f"{self.name}: found no frame{why}, expected a video: does it film? A file whose "
+                "index is at its end, as MP4's often is, has to be saved first"
+            )
 
     def age(self, frame_index: int) -> float:
         """Seconds since a frame came in."""
@@ -181,14 +191,21 @@ class LiveSource:
             self._changed.notify_all()
 
     def _decoded(self, stream: Any) -> Iterator[Any]:
-        for packet in self._container.demux(stream):
-            with suppress(av.error.FFmpegError):  # damaged, or of a picture that began before
-                yield from packet.decode()
+        while not self._ended:
+            with suppress(av.error.BlockingIOError):  # a damaged stretch was passed over
+                for packet in self._container.demux(stream):
+                    with suppress(av.error.FFmpegError):  # damaged, or begun before we came
+                        yield from packet.decode()
+                return
+            time.sleep(0.001)
 
     def _offer(self, now: float, time_s: float, frame: Any, due: float) -> None:
         with self._changed:
-            while self._newest is not None and not self._ended and time.perf_counter() < due:
-                self._changed.wait(min(0.1, max(0.001, due - time.perf_counter())))
+            while self._newest is not None and not self._ended:
+                early_s = 0.1 if self._is_recording else due - time.perf_counter()
+                if early_s <= 0:
+                    break
+                self._changed.wait(min(0.1, max(0.001, early_s)))
             self.num_dropped += self._newest is not None
             self._newest = (now, time_s, frame)
             self._changed.notify_all()

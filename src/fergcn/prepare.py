@@ -62,7 +62,8 @@ class PrepareConfig:
     detect: bool = True
     """Find and align faces; if not, the pictures are faces already and are only resized."""
     min_face_size: int = 40
-    """Smaller faces are not looked for, in pixels. A larger value is faster."""
+    """Smaller faces are not looked for, in pixels, unless one fills much of the picture. A larger
+    value is faster."""
     min_confidence: float = 0.9
     """Faces that the detector is less sure of are left out."""
 

@@ -7,6 +7,7 @@ its end.
 """
 
 import os
+import re
 import stat
 import time
 from collections.abc import Iterable, Iterator
@@ -40,6 +41,8 @@ MAX_STORED_PIXELS = 1 << 26
 """Larger pictures are refused, in pixels: 67 million are twice 8K."""
 MAX_PIXELS = 4096 * 2304
 """Larger pictures are scaled down to this many pixels when they are decoded; bounds memory."""
+NO_TIMESTAMPS = 0x80
+"""FFmpeg's mark of a form that holds no times."""
 MAX_THREADS = 2
 """That decode such pictures; each holds several in their full size."""
 MAX_PIXEL_RATIO = 4
@@ -70,6 +73,8 @@ class VideoFrame:
     image: Picture
     """`(H, W, 3)` RGB as it is to be shown: upright, with square pixels, not interlaced. All frames
     of a video have the size of the first."""
+    is_damaged: bool = False
+    """Whether the decoder had to guess parts of it."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,10 @@ class VideoInfo:
     fps: float
     num_frames: int | None
     """Estimated number of frames, for a progress bar; the stream decides."""
+    promised_frames: int | None
+    """How many the header says that the pictures' own track has; sound may go on for longer."""
+    has_times: bool
+    """Whether the file tells when frames are shown; a bare stream such as .h264 does not."""
     size_bytes: int
     """Of the file when it was opened."""
     modified_ns: int
@@ -146,7 +155,10 @@ def probe_video(path: Path) -> VideoInfo:
     """
     with open_video(path) as (container, stream, source):
         fps = frame_rate(stream)
-        num_frames = stream.frames or None
+        promised = stream.frames or None
+        if promised is None and (duration_s := _track_duration(container, stream)) is not None:
+            promised = max(1, round(duration_s * fps))
+        num_frames = promised
         if num_frames is None and container.duration:
             num_frames = max(1, round(container.duration / av.time_base * fps))
         there = source.there
@@ -159,6 +171,8 @@ def probe_video(path: Path) -> VideoInfo:
             stream.height,
             fps,
             num_frames,
+            promised,
+            _has_times(container),
             there.st_size,
             there.st_mtime_ns,
             start_s if 0 <= start_s <= MAX_PAUSE_S else 0.0,
@@ -179,19 +193,20 @@ def read_frames(path: Path) -> Iterator[VideoFrame]:
     index = 0
     with open_video(path) as (container, stream, source):
         clock = Clock(1 / frame_rate(stream))
+        has_times = _has_times(container)
         ratio = pixel_ratio(stream)
         converter = VideoReformatter()
         size: tuple[int, int] | None = None
         source.be_patient()  # opening may have taken long
         try:
             for frame in without_combs(_decode(container, stream, source)):
-                stamp_s = frame.time if frame.time_base else None
+                stamp_s = frame.time if frame.time_base and has_times else None
                 try:
                     image = upright_rgb(frame, converter, ratio, size)
                 except (av.error.FFmpegError, ValueError, MemoryError):
                     continue  # a picture in a form that can't be converted
                 size = (image.shape[1], image.shape[0])
-                yield VideoFrame(index, clock(stamp_s), image)
+                yield VideoFrame(index, clock(stamp_s), image, bool(frame.is_corrupt))
                 index += 1
         except av.error.FFmpegError:
             pass  # cut off: what was decoded so far is still good
@@ -442,8 +457,28 @@ def _video_track(path: Path, container: Any) -> Any:
 
 def frame_rate(stream: Any) -> float:
     """Frames a second; headers that say nothing or nonsense count as 25."""
-    rate = stream.average_rate or stream.guessed_rate
+    average, guessed = stream.average_rate, stream.guessed_rate
+    # Of a bare stream, the average is FFmpeg's default; its pictures may tell better.
+    rate = average or guessed if _has_times(stream.container) else guessed or average
     return float(rate) if rate and 0.001 <= rate <= 1000 else 25.0
+
+
+def _has_times(container: Any) -> bool:
+    return not container.format.flags & NO_TIMESTAMPS
+
+
+def _track_duration(container: Any, stream: Any) -> float | None:
+    """Seconds that a track lasts by its header, which others of the file may outlast."""
+    if container.format.name in ("mpeg", "mpegts") or not _has_times(container):
+        return None  # no header says so: FFmpeg takes the difference of timestamps, which may jump
+    tag = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    if tag is not None:
+        hours, minutes, seconds = map(float, tag.groups())
+        return 3600 * hours + 60 * minutes + seconds
+    alone = len(container.streams) == 1 and container.duration
+    return float(container.duration / av.time_base) if alone else None
 
 
 def pixel_ratio(stream: Any) -> float:

@@ -1,5 +1,6 @@
 """A whole video: everything that its stream gives out, with a summary."""
 
+import itertools
 import platform
 import time
 from collections import Counter
@@ -24,8 +25,9 @@ from fergcn.analysis.engine import (
 from fergcn.analysis.network import FaceNetwork
 from fergcn.analysis.tables import Row, Tally, table_columns
 from fergcn.checkpoint import Checkpoint
-from fergcn.live import LiveSource
-from fergcn.video import VideoInfo, probe_video, read_frames
+from fergcn.expressions import FergcnError
+from fergcn.live import LiveSource, as_file
+from fergcn.video import VideoFrame, VideoInfo, probe_video, read_frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +95,11 @@ def analyze(
         FergcnError: the video can't be read, there is no such checkpoint or device, or its network
             has no frame features.
     """
+    file = as_file(path) if isinstance(path, str) else path
+    if file is None:
+        raise FergcnError(
+            f"{path}: found a live source, expected a file: fergcn predict records it"
+        )
     config = config or AnalysisConfig()
     network = FaceNetwork(checkpoint, config.device, config.runtime)
     expressions = network.checkpoint.expressions
@@ -100,7 +107,7 @@ def analyze(
         name: [] for name in table_columns(expressions, config.contributions)
     }
     summary = analyze_video(
-        Path(path), network, config, lambda name, row: tables[name].append(row), on_progress
+        file, network, config, lambda name, row: tables[name].append(row), on_progress
     )
     return Analysis(
         expressions=expressions,
@@ -163,7 +170,15 @@ def analyze_video(
 
     stopwatch = Stopwatch()
     started = time.perf_counter()
-    events = run_engine(read_frames(path), network, config, stopwatch, on_frame)
+    damaged = 0
+
+    def frames() -> Iterator[VideoFrame]:
+        nonlocal damaged
+        for frame in read_frames(path):
+            damaged += frame.is_damaged
+            yield frame
+
+    events = run_engine(frames(), network, config, stopwatch, on_frame)
     tally = tally_events(events, network, config, on_row)
     video = {
         "file": path.name,
@@ -178,10 +193,20 @@ def analyze_video(
     }
     warnings = []
     # The header's number may be an estimate, so only a clear lack counts.
-    if info.num_frames is not None and tally.num_frames < 0.9 * info.num_frames:
+    if info.promised_frames is not None and tally.num_frames < 0.9 * info.promised_frames:
         warnings.append(
-            f"found {tally.num_frames} frames where the header promises {info.num_frames}: "
+            f"found {tally.num_frames} frames where the header promises {info.promised_frames}: "
             "the file may be cut off or damaged"
+        )
+    if damaged:
+        warnings.append(
+            f"found {damaged} of {tally.num_frames} frames damaged, their pictures are guesses: "
+            "copy or export the file again"
+        )
+    if not info.has_times:
+        warnings.append(
+            f"found a bare stream without times, so {info.fps:g} frames/s are assumed: put it into "
+            "MP4 or MKV to be sure"
         )
     if not _is_unchanged(path, info):
         warnings.append(
@@ -205,6 +230,7 @@ def analyze_live(
     network: FaceNetwork,
     config: AnalysisConfig,
     on_row: Callable[[str, Row], None],
+    on_progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Analyse a live source until it ends or is stopped, keeping nothing.
 
@@ -216,6 +242,7 @@ def analyze_live(
         network: what describes faces and answers windows.
         config: settings; `batch_size` does not count.
         on_row: is called with a table's name and a row of it as soon as the row is final.
+        on_progress: is called after every frame with the number of frames so far.
 
     Returns:
         The summary, with `latency_s`: how long after its last frame came in a window was answered,
@@ -238,7 +265,15 @@ def analyze_live(
     stopwatch = Stopwatch()
     started = time.perf_counter()
     alone = replace(config, batch_size=1)
-    events = run_engine(source.frames(), network, alone, stopwatch, max_ahead=1, max_wait_s=0)
+    frames_done = itertools.count(1)
+
+    def on_frame(_: NumberedFrame) -> None:
+        if on_progress is not None:
+            on_progress(next(frames_done))
+
+    events = run_engine(
+        source.frames(), network, alone, stopwatch, on_frame, max_ahead=1, max_wait_s=0
+    )
     tally = tally_events(timed(events), network, config, on_row)
     video = {
         "file": source.name,
@@ -249,7 +284,12 @@ def analyze_live(
         "dropped_frames": source.num_dropped,
     }
     total_s = time.perf_counter() - started
-    warnings = [] if source.trouble is None else [f"found that it broke off: {source.trouble}"]
+    warnings = []
+    if source.trouble is not None:
+        warnings.append(
+            f"found that it broke off ({source.trouble}), expected it to go on until it ends or "
+            "Ctrl-C is pressed: what came before is here"
+        )
     summary = summarize(video, network, config, tally, stopwatch, total_s, warnings)
     return summary | {"latency_s": {name: _spread(times) for name, times in latencies.items()}}
 
@@ -316,7 +356,10 @@ def summarize(
             "network": model.network,
             "backbone": model.backbone,
             "classifier_bias": bias and dict(zip(checkpoint.expressions, bias, strict=True)),
-            "metadata": checkpoint.metadata,
+            # but for everybody it was trained on: a list that is longer than all the rest
+            "metadata": {
+                key: value for key, value in checkpoint.metadata.items() if key != "people"
+            },
         },
         "counts": counts,
         "tracks": tally.track_answers(config.sure_from),

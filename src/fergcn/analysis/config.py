@@ -23,7 +23,8 @@ class AnalysisConfig:
     batch_size: int = 8
     """Faces that pass through the backbone at once; so many frames wait for them at most."""
     min_face_size: int = 40
-    """Smaller faces are not looked for, in pixels. A larger value is faster."""
+    """Smaller faces are not looked for, in pixels, unless one fills much of the picture. A larger
+    value is faster."""
     min_confidence: float = 0.9
     """Faces that the detector is less sure of are left out."""
     detect_every_s: float = 0.25

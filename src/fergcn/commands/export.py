@@ -10,6 +10,7 @@ from rich.table import Table
 from fergcn.checkpoint import checkpoint_folder, load_checkpoint
 from fergcn.commands.progress import progress_bars, stdout
 from fergcn.export import TOLERANCE, agrees, export_in_place, export_network
+from fergcn.expressions import FergcnError
 
 
 def export(
@@ -44,10 +45,16 @@ def export(
         def told(done: int, total: int) -> None:
             progress("clips compared", done, total)
 
-        if in_place:
-            differences = export_in_place(output, tolerance, told)
-        else:
-            differences = export_network(load_checkpoint(checkpoint), output, tolerance, told)
+        try:
+            if in_place:
+                differences = export_in_place(output, tolerance, told)
+            else:
+                differences = export_network(load_checkpoint(checkpoint), output, tolerance, told)
+        except OSError as error:
+            raise FergcnError(
+                f"{output}: found it can't be written ({error.strerror or error}), expected a "
+                "folder with room: choose another with -o"
+            ) from None
     table = Table("output", "values", "largest", "largest difference from torch")
     for entry in differences:
         table.add_row(

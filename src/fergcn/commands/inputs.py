@@ -8,11 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from fergcn.expressions import FergcnError
+from fergcn.live import as_file
 from fergcn.report.outputs import belongs_to_other
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"}
-    | {".3gp", ".mts", ".m2ts", ".ogv", ".gif"}
+    | {".3gp", ".3g2", ".mts", ".m2ts", ".m2v", ".ogv", ".gif", ".asf", ".vob", ".mod", ".mxf"}
+    | {".dv", ".h264", ".h265", ".hevc"}
 )
 """Files in a folder that count as videos; one that is named itself may be called anything."""
 MAX_NAME_BYTES = 200
@@ -51,8 +53,10 @@ def find_videos(
     places: dict[Path, Path] = {}
     errors: list[FergcnError] = []
     seen: set[str] = set()
-    for path in [*paths, *_listed(listed_in)]:
+    named: list[Path | str] = [*paths, *_listed(listed_in)]
+    for name in named:
         try:
+            path = _path(name) if isinstance(name, str) else name
             for video, place in _expand(path, errors):
                 identity = os.path.join(os.path.realpath(video.parent), video.name)  # noqa: PTH118
                 if identity not in seen:
@@ -63,7 +67,7 @@ def find_videos(
     return _kept_apart(places, output), errors
 
 
-def _listed(path: Path | None) -> list[Path]:
+def _listed(path: Path | None) -> list[str]:
     if path is None:
         return []
     try:
@@ -75,7 +79,22 @@ def _listed(path: Path | None) -> list[Path]:
         ) from None
     text = os.fsdecode(content.removeprefix(b"\xef\xbb\xbf"))  # editors mark UTF-8 so
     lines = text.split("\0") if "\0" in text else [line.rstrip("\r") for line in text.split("\n")]
-    return [Path(line) for line in lines if line.strip()]
+    return [line for line in lines if line.strip()]
+
+
+def _path(line: str) -> Path:
+    """What a line of a list names, file:// included.
+
+    Raises:
+        FergcnError: it is another address.
+    """
+    if "://" not in line:
+        return Path(line)
+    if (path := as_file(line)) is None:
+        raise FergcnError(
+            f"{line}: found an address in a list, expected files: give it to fergcn predict alone"
+        )
+    return path
 
 
 def _expand(path: Path, errors: list[FergcnError]) -> Iterable[tuple[Path, Path]]:

@@ -73,6 +73,8 @@ def predict(
         return _wrong_usage("found no video, expected at least one: fergcn predict VIDEO…")
     if num_workers < 1:
         return _wrong_usage(f"found num_workers={num_workers}, expected at least 1: raise it")
+    if output.exists() and not output.is_dir():
+        raise FergcnError(f"{output}: found a file, expected a folder: choose another with -o")
     if "" in videos:
         return _wrong_usage("found a video without a name, expected one: is a variable empty?")
     files = [path for video in videos if (path := as_file(video)) is not None]
@@ -84,9 +86,12 @@ def predict(
         return _record(videos[0], output, checkpoint, settings, report)
     network = FaceNetwork(checkpoint, settings.device, settings.runtime)
     places, errors = find_videos(files, files_from, output)
+    if not places and not errors:
+        errors = [FergcnError(f"{files_from}: found an empty list, expected a video in each line")]
     _tell(Outcome(complaints=[str(error) for error in errors]))
     failed = bool(errors)
-    table = VideoTable(output / "videos.csv", map(str, places))
+    named = {str(video): str(place) for video, place in places.items()}
+    table = VideoTable(output / "videos.csv", named)
     jobs = []
     for video, place in places.items():
         directory = output / place
@@ -94,7 +99,9 @@ def predict(
             again = "(--overwrite does it again)"
             _tell(Outcome([f"{video.name}: done before → {directory} {again}"]))
             summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
-            table.add(str(video), summary, directory, "done before")
+            table.add(
+                str(video), summary, directory, "; ".join(["done before", *summary["warnings"]])
+            )
             continue
         threads = max(1, num_cores() // num_workers) if ray is None else 1
         jobs.append(Job(video, directory, checkpoint, settings, overlay, report, threads))
@@ -149,9 +156,14 @@ def _record(
     print(f"fergcn: recording into {directory}.partial; Ctrl-C ends it", file=sys.stderr)
     with (
         _ctrl_c_stops(source),
+        progress_bars() as progress,
+        _writing_to(directory, name),
         ResultWriter(directory, network.checkpoint.expressions, settings.contributions) as writer,
     ):
-        analysis = writer.finish(analyze_live(source, network, settings, writer.add))
+        summary = analyze_live(
+            source, network, settings, writer.add, lambda done: progress("frames", done, None)
+        )
+        analysis = writer.finish(summary)
         if report:
             from fergcn.report.page import write_report
 
@@ -166,10 +178,22 @@ def _record(
     ]
     warnings = _warnings(name, analysis)
     _tell(Outcome(lines, warnings))
-    VideoTable(output / "videos.csv", []).add(
+    VideoTable(output / "videos.csv", {}).add(
         name, analysis.summary, directory, "; ".join(warnings)
     )
-    return 0
+    return int(source.trouble is not None)
+
+
+@contextmanager
+def _writing_to(directory: Path, name: str) -> Iterator[None]:
+    """Say in one line that the results of a video can't be written."""
+    try:
+        yield
+    except OSError as error:
+        raise FergcnError(
+            f"{name}: found {directory} can't be written ({error.strerror or error}), expected a "
+            "folder with room: choose another with -o"
+        ) from None
 
 
 @contextmanager
@@ -224,23 +248,18 @@ class Outcome:
 def run_job(job: Job, progress: Report = report_progress) -> Outcome:
     """Analyse one video; what is wrong with it becomes a line."""
     try:
-        analysis = analyze_to(
-            job.video,
-            job.directory,
-            _open_once(job.checkpoint, job.settings.device, job.settings.runtime, job.threads),
-            job.settings,
-            job.overlay,
-            job.report,
-            progress,
-        )
+        with _writing_to(job.directory, str(job.video)):
+            analysis = analyze_to(
+                job.video,
+                job.directory,
+                _open_once(job.checkpoint, job.settings.device, job.settings.runtime, job.threads),
+                job.settings,
+                job.overlay,
+                job.report,
+                progress,
+            )
     except FergcnError as error:
         return Outcome(complaints=[str(error)], failed=True)
-    except OSError as error:
-        complaint = (
-            f"{job.video}: found {job.directory} can't be written ({error.strerror or error}), "
-            "expected a folder with room: choose another with -o"
-        )
-        return Outcome(complaints=[complaint], failed=True)
     except Exception as error:  # whatever it is, the other videos go on
         if os.environ.get("FERGCN_DEBUG"):
             traceback.print_exc()
@@ -302,7 +321,13 @@ def analyze_to(
         analysis = writer.finish(summary)
         if overlay:
             table = writer.partial / "frames.csv"
-            write_overlay(video, analysis, writer.partial / "overlay.mp4", table)
+            write_overlay(
+                video,
+                analysis,
+                writer.partial / "overlay.mp4",
+                table,
+                lambda done, total: progress(f"{_bar(video)}: overlay", done, total),
+            )
         if report:
             from fergcn.report.page import write_report
 

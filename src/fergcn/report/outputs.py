@@ -6,7 +6,8 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import version
@@ -42,7 +43,9 @@ MAX_SHOWN_FRAMES = 4000
 CHUNK_ROWS = 10_000
 """Rows of a table that are read at once; bounds memory."""
 PART_ROWS = 1_000
-"""Rows after which a Parquet file is written: 40 s of one face."""
+"""Rows after which a Parquet file is written."""
+PART_S = 10.0
+"""Time after which one is written though it has fewer, in seconds."""
 
 
 class ResultWriter:
@@ -50,12 +53,12 @@ class ResultWriter:
 
     Each row goes into a CSV table in `<directory>.partial` and from there to the disk's cache at
     once, so that whole rows can be read while the work goes on, and after this process is killed.
-    Parquet is read from its end, so until then `frames.parquet` is a folder of files with
-    `PART_ROWS` rows each, which pandas and others read as one table. `finish` joins them and makes
-    the rest from the tables; more may be written into `partial` then. When the block ends without
-    an error after that, the folder is swapped in. A result that was there is replaced, and with it
-    what was made from it (`RESULT_FILES`); any other file in the directory stays. An error leaves
-    the partial folder if there is a row in it.
+    Parquet is read from its end, so until then `frames.parquet` is a folder of files, which pandas
+    and others read as one table: it lacks the rows of the last `PART_S`. `finish` joins them and
+    makes the rest from the tables; more may be written into `partial` then. When the block ends
+    without an error after that, the folder is swapped in. A result that was there is replaced, and
+    with it what was made from it (`RESULT_FILES`); any other file in the directory stays. An error
+    leaves the partial folder if there is a row in it.
 
     Args:
         directory: the folder to write.
@@ -87,6 +90,8 @@ class ResultWriter:
         self._expressions = expressions
         self._parts = self.partial / "frames.parquet"
         self._part_rows: list[Row] = []
+        self._num_parts = 0
+        self._part_began = time.monotonic()
         # Line by line: what is in the file is always whole rows.
         self._files: list[TextIO] = []
         self._tables = {}
@@ -107,17 +112,20 @@ class ResultWriter:
         self._has_rows = True
         if name == "frames":
             self._part_rows.append(row)
-            if len(self._part_rows) == PART_ROWS:
+            is_time = time.monotonic() >= self._part_began + PART_S
+            if len(self._part_rows) == PART_ROWS or is_time:
                 self._write_part()
 
     def _write_part(self) -> None:
         self._parts.mkdir(exist_ok=True)
-        path = self._parts / f"{len(_parquet_files(self._parts)):06}.parquet"
+        path = self._parts / f"{self._num_parts:06}.parquet"
         frames = make_table("frames", self._part_rows, self._expressions)
         self._part_rows.clear()
         unfinished = path.with_name(f".{path.name}.partial")  # for those who read the folder
         frames.to_parquet(unfinished, index=False)
         unfinished.rename(path)
+        self._num_parts += 1
+        self._part_began = time.monotonic()
 
     def finish(self, summary: dict[str, Any]) -> Analysis:
         """Write what is made from the tables.
@@ -282,22 +290,27 @@ class VideoTable:
     """`videos.csv`: one line for each video, written as it ends; several runs may share it.
 
     Args:
-        path: the table. Lines there about other videos stay, those about `files` go.
-        files: the videos that are to come.
+        path: the table. Lines there about other videos stay, those about these or in their folders
+            go: the same file may have been named otherwise.
+        places: the videos that are to come, with the folders of their results below the table's.
 
     Raises:
         FergcnError: the table can't be written.
     """
 
-    def __init__(self, path: Path, files: Iterable[str]) -> None:
+    def __init__(self, path: Path, places: Mapping[str, str]) -> None:
         self.path = path
-        files = set(files)
+        folders = set(places.values())
         lines = [dict(zip(VIDEO_COLUMNS, VIDEO_COLUMNS, strict=True))]
         with self._held():
             if path.is_file():
                 with path.open(newline="", encoding="utf-8", errors="replace") as file:
                     others = (row for row in csv.DictReader(file) if row.get("file"))
-                    lines += [row for row in others if row["file"] not in files]
+                    lines += [
+                        row
+                        for row in others
+                        if row["file"] not in places and row.get("results") not in folders
+                    ]
             text = io.StringIO()
             writer = csv.DictWriter(
                 text, VIDEO_COLUMNS, restval="", extrasaction="ignore", lineterminator="\n"

@@ -1,6 +1,6 @@
 """The video with what was found drawn in."""
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,11 @@ Picture = NDArray[np.uint8]
 
 
 def write_overlay(
-    path_in: Path, analysis: Analysis, path_out: Path, table: Path | None = None
+    path_in: Path,
+    analysis: Analysis,
+    path_out: Path,
+    table: Path | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write the video with boxes, numbers, expressions, a timeline strip for each face, and sound.
 
@@ -41,14 +45,23 @@ def write_overlay(
         analysis: what `analyze` returned for it.
         path_out: the MP4 file to write; it appears under its name only when complete.
         table: `frames.csv` of the analysis, where the analysis itself does not have all frames.
+        on_progress: is called after every frame with the number of frames drawn and of all.
 
     Raises:
         FergcnError: the video can't be read.
     """
     chunks = [analysis.frames] if table is None else read_table(table)
     silent = path_out.with_name(path_out.name + ".silent")
+    total = int(analysis.summary["counts"]["frames"])
+
+    def drawn() -> Iterator[VideoFrame]:
+        for done, frame in enumerate(_draw_frames(path_in, analysis, chunks), 1):
+            yield frame
+            if on_progress is not None:
+                on_progress(done, total)
+
     try:
-        write_frames(silent, _draw_frames(path_in, analysis, chunks), probe_video(path_in).fps)
+        write_frames(silent, drawn(), probe_video(path_in).fps)
         add_sound(silent, path_in, path_out)
     finally:
         silent.unlink(missing_ok=True)
