@@ -272,7 +272,7 @@ def test_a_table_that_cannot_be_written_stops_no_other_video(
     table = VideoTable(tmp_path / "videos.csv", {})
     (tmp_path / "videos.csv").unlink()
     (tmp_path / "videos.csv").mkdir()
-    job = Job(Path("a.mp4"), tmp_path / "a", "default", AnalysisConfig(), False, False, 1)
+    job = Job(Path("a.mp4"), tmp_path / "a", "default", AnalysisConfig(), [], 1)
     assert _end_job(job, Outcome(complaints=["a.mp4: found nothing"], failed=True), table)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and "videos.csv: found it can't be written" in lines[1]
@@ -289,6 +289,34 @@ def test_what_was_wrong_is_still_said_of_a_video_done_before(
         table = pd.read_csv(tmp_path / "out" / "videos.csv")
         assert table["note"].str.contains("found no face").tolist() == [True]
     assert table["note"].str.startswith("done before; ").all()
+
+
+def test_overlay_and_page_are_added_to_what_is_there(run, face_video: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "astronaut"
+    assert run("predict", face_video, "-o", tmp_path)[0] == 0
+    begun = (folder / "frames.csv").stat().st_mtime_ns
+    code, out, err = run("predict", face_video, "-o", tmp_path, "--overlay")
+    assert (code, err) == (0, "") and "20 of 20 frames show a face" in out
+    drawn = (folder / "overlay.mp4").stat().st_mtime_ns
+    assert run("predict", face_video, "-o", tmp_path, "--overlay", "--report")[0] == 0
+    assert (folder / "report.html").exists()
+    assert (folder / "frames.csv").stat().st_mtime_ns == begun
+    assert (folder / "overlay.mp4").stat().st_mtime_ns == drawn
+    code, out, _ = run("predict", face_video, "-o", tmp_path, "--report")
+    assert code == 0 and "done before" in out
+    assert sorted(tmp_path.iterdir()) == [folder, tmp_path / "videos.csv"]
+    # As when they are made at once:
+    assert run("predict", face_video, "-o", tmp_path / "new", "--overlay", "--report")[0] == 0
+    pages = [
+        (place / "report.html").read_text(encoding="utf-8").split("<footer")[0]
+        for place in (folder, tmp_path / "new" / "astronaut")
+    ]
+    frames = [
+        [frame.image for frame in read_frames(place / "overlay.mp4")]
+        for place in (folder, tmp_path / "new" / "astronaut")
+    ]
+    assert pages[0].count("<img") == pages[1].count("<img") > 0
+    np.testing.assert_array_equal(*frames)
 
 
 def test_a_name_that_is_no_text_has_a_page(run, face_video: Path, tmp_path: Path) -> None:

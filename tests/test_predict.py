@@ -194,7 +194,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_done(
             video.unlink(missing_ok=True)
 
     def analyze(progress: Callable[..., None]) -> list[str]:
-        result = analyze_to(video, tmp_path / "a", network, settings, False, False, progress)
+        result = analyze_to(video, tmp_path / "a", network, settings, [], progress)
         return [text for text in result.summary["warnings"] if "changed while it was read" in text]
 
     assert len(analyze(change)) == 1

@@ -60,8 +60,9 @@ def demo(
     stdout.print("\n[bold]2. A video[/bold]")
     directory = output / video.stem
     network = FaceNetwork("default")
+    drawn = ("overlay.mp4", "report.html")
     with progress_bars() as progress:
-        analysis = analyze_to(video, directory, network, AnalysisConfig(), True, True, progress)
+        analysis = analyze_to(video, directory, network, AnalysisConfig(), drawn, progress)
     for line in answer_lines(video.name, analysis, directory):
         stdout.print(line, soft_wrap=True, highlight=False)
     stdout.print("\n[bold]Look at[/bold]")

@@ -97,9 +97,7 @@ def bench_peers(video: Path, repeats: int) -> None:
     with TemporaryDirectory() as folder:
         for turn in range(repeats + 1):
             start = time.perf_counter()
-            analysis = analyze_to(
-                video, Path(folder), network, AnalysisConfig(), False, False, _silent
-            )
+            analysis = analyze_to(video, Path(folder), network, AnalysisConfig(), [], _silent)
             seconds = time.perf_counter() - start
             if turn == 0:  # warms up
                 continue

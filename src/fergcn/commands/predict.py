@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -23,7 +23,7 @@ from fergcn.commands.inputs import find_videos
 from fergcn.commands.progress import progress_bars, stdout
 from fergcn.expressions import NOT_SURE, FergcnError, one_line
 from fergcn.live import LiveSource, as_file, source_name
-from fergcn.report.outputs import ResultWriter, VideoTable, is_current
+from fergcn.report.outputs import ResultWriter, VideoTable, is_current, read_results
 from fergcn.report.overlay import write_overlay
 from fergcn.workers import Report, num_cores, report_progress, run_tasks
 
@@ -95,7 +95,13 @@ def predict(
     jobs = []
     for video, place in places.items():
         directory = output / place
-        if not overwrite and is_current(directory, video, settings, network, overlay, report):
+        is_analyzed = not overwrite and is_current(directory, video, settings, network)
+        draw = [
+            name
+            for name, wanted in (("overlay.mp4", overlay), ("report.html", report))
+            if wanted and not (is_analyzed and (directory / name).is_file())
+        ]
+        if is_analyzed and not draw:
             again = "(--overwrite does it again)"
             _tell(Outcome([f"{video.name}: done before → {directory} {again}"]))
             summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
@@ -104,7 +110,7 @@ def predict(
             )
             continue
         threads = max(1, num_cores() // num_workers) if ray is None else 1
-        jobs.append(Job(video, directory, checkpoint, settings, overlay, report, threads))
+        jobs.append(Job(video, directory, checkpoint, settings, draw, threads, is_analyzed))
     with progress_bars() as progress:
         if ray is None and len(jobs) == 1:
             failed |= _end_job(jobs[0], run_job(jobs[0], progress), table)
@@ -228,10 +234,12 @@ class Job:
     directory: Path
     checkpoint: str
     settings: AnalysisConfig
-    overlay: bool
-    report: bool
+    draw: list[str]
+    """Which of `overlay.mp4` and `report.html` to make."""
     threads: int
     """Of the network; several videos at once share the cores."""
+    is_analyzed: bool = False
+    """Whether all else is there, so that only these are made."""
 
 
 @dataclass(frozen=True)
@@ -248,16 +256,15 @@ class Outcome:
 def run_job(job: Job, progress: Report = report_progress) -> Outcome:
     """Analyse one video; what is wrong with it becomes a line."""
     try:
+        network = _open_once(job.checkpoint, job.settings.device, job.settings.runtime, job.threads)
         with _writing_to(job.directory, str(job.video)):
-            analysis = analyze_to(
-                job.video,
-                job.directory,
-                _open_once(job.checkpoint, job.settings.device, job.settings.runtime, job.threads),
-                job.settings,
-                job.overlay,
-                job.report,
-                progress,
-            )
+            if job.is_analyzed:
+                analysis = read_results(job.directory)
+                _draw(job.video, analysis, job.directory, network, job.draw, progress)
+            else:
+                analysis = analyze_to(
+                    job.video, job.directory, network, job.settings, job.draw, progress
+                )
     except FergcnError as error:
         return Outcome(complaints=[str(error)], failed=True)
     except Exception as error:  # whatever it is, the other videos go on
@@ -297,11 +304,18 @@ def analyze_to(
     directory: Path,
     network: FaceNetwork,
     settings: AnalysisConfig,
-    overlay: bool,
-    report: bool,
+    draw: Sequence[str],
     progress: Report,
 ) -> Analysis:
     """Analyse one video and write its results as they come.
+
+    Args:
+        video: the file.
+        directory: the folder of its results.
+        network: what describes faces and answers windows.
+        settings: of the analysis.
+        draw: which of `overlay.mp4` and `report.html` to make, too.
+        progress: gets how far it is.
 
     Returns:
         As much of the analysis as can be shown, as `read_results` reads it.
@@ -319,20 +333,31 @@ def analyze_to(
             lambda done, total: progress(_bar(video), done, total),
         )
         analysis = writer.finish(summary)
-        if overlay:
-            table = writer.partial / "frames.csv"
-            write_overlay(
-                video,
-                analysis,
-                writer.partial / "overlay.mp4",
-                table,
-                lambda done, total: progress(f"{_bar(video)}: overlay", done, total),
-            )
-        if report:
-            from fergcn.report.page import write_report
-
-            write_report(analysis, writer.partial / "report.html", video, network)
+        _draw(video, analysis, writer.partial, network, draw, progress)
     return analysis
+
+
+def _draw(
+    video: Path,
+    analysis: Analysis,
+    directory: Path,
+    network: FaceNetwork,
+    names: Sequence[str],
+    progress: Report,
+) -> None:
+    """Make overlay and page into a folder of results that is whole but for them."""
+    if "overlay.mp4" in names:
+        write_overlay(
+            video,
+            analysis,
+            directory / "overlay.mp4",
+            directory / "frames.csv",
+            lambda done, total: progress(f"{_bar(video)}: overlay", done, total),
+        )
+    if "report.html" in names:
+        from fergcn.report.page import write_report
+
+        write_report(analysis, directory / "report.html", video, network)
 
 
 def answer_lines(name: str, analysis: Analysis, directory: Path) -> list[str]:

@@ -392,26 +392,17 @@ def is_current(
     video: Path,
     settings: AnalysisConfig,
     network: FaceNetwork,
-    overlay: bool = False,
-    report: bool = False,
 ) -> bool:
-    """Whether a folder holds the complete results of this very analysis.
+    """Whether a folder holds the complete results of this very analysis, but for what is drawn.
 
     Args:
         directory: the folder.
         video: the video; by its name, size and time of change it is known again.
         settings: how it is to be analysed.
         network: with which network.
-        overlay: whether the overlay must be there.
-        report: whether the page must be there.
     """
-    wanted = {
-        "overlay.mp4": overlay,
-        "report.html": report,
-        "contributions.csv": settings.contributions,
-        **dict.fromkeys(COMPLETE_FILES, True),
-    }
-    if not all((directory / name).is_file() for name, needed in wanted.items() if needed):
+    wanted = [*COMPLETE_FILES, *(["contributions.csv"] if settings.contributions else [])]
+    if not all((directory / name).is_file() for name in wanted):
         return False
     try:
         summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
