@@ -146,6 +146,21 @@ def test_a_finished_run_is_read_and_a_lost_fold_is_run_again(
     assert (run / "seed_0" / "fold_01" / "log.csv").stat().st_mtime_ns == kept
 
 
+def test_further_seeds_join_a_run(
+    result: tuple[Path, CrossvalResult], coloured_clips: list[Clip], tmp_path: Path
+) -> None:
+    _, both = result
+    first = crossvalidate(coloured_clips, tmp_path, tiny_config(), FROZEN, THREE)
+    kept = (tmp_path / "seed_0" / "fold_00" / "log.csv").stat().st_mtime_ns
+    seeds = replace(THREE, seeds=(0, 7))
+    more = crossvalidate(coloured_clips, tmp_path, tiny_config(), FROZEN, seeds)
+    assert len(more.predictions) == 2 * len(first.predictions)
+    pd.testing.assert_frame_equal(more.predictions, both.predictions)
+    assert (tmp_path / "seed_0" / "fold_00" / "log.csv").stat().st_mtime_ns == kept
+    with pytest.raises(FergcnError, match="another protocol"):  # it has one too many
+        crossvalidate(coloured_clips, tmp_path, tiny_config(), FROZEN, THREE)
+
+
 def test_a_stopped_fold_goes_on_with_the_same_result(
     result: tuple[Path, CrossvalResult],
     coloured_clips: list[Clip],

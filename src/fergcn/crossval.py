@@ -84,8 +84,9 @@ def crossvalidate(
 ) -> CrossvalResult:
     """Train and test a network once for each seed and fold.
 
-    A fold that is complete is not run again, and one that was stopped goes on where it was. Clips
-    without any face are not trained on and count as errors in their test fold.
+    A fold that is complete is not run again, and one that was stopped goes on where it was; further
+    seeds join those that are there. Clips without any face are not trained on and count as errors
+    in their test fold.
 
     Args:
         clips: the dataset.
@@ -170,7 +171,7 @@ def _begin(
     protocol: Protocol,
     about: dict[str, Any],
 ) -> None:
-    """Write down what is run, or check that the folder holds the same."""
+    """Write down what is run, or check that the folder holds the same, but for further seeds."""
     run = {
         "format": FORMAT,
         **about,
@@ -195,12 +196,18 @@ def _begin(
             )
         # Where the data lies may change; what they are may not.
         expected = json.loads(json.dumps(run))
+        before = found.get("protocol", {}).get("seeds", [])
+        has_more_seeds = set(before) < set(expected["protocol"]["seeds"])
+        if has_more_seeds:
+            found["protocol"]["seeds"] = expected["protocol"]["seeds"]
         different = [key for key in expected if key != "root" and found.get(key) != expected[key]]
         if different:
             raise FergcnError(
                 f"{run_dir}: found a run with another {' and '.join(different)}, expected none or "
                 "the same: name another folder or delete this one"
             )
+        if has_more_seeds:
+            write_json(path, found)
         return
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / "clips.csv").open("w", newline="") as file:
