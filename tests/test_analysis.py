@@ -240,6 +240,8 @@ def test_bad_input_is_named(tmp_path: Path, panned: Path, checkpoint: Checkpoint
         AnalysisConfig(window_s=1, stride_s=1.5)
     with pytest.raises(ValueError, match="window_s=nan"):
         AnalysisConfig(window_s=float("nan"))
+    with pytest.raises(ValueError, match="runtime=tensorrt, expected one of auto, torch, onnx"):
+        AnalysisConfig(runtime="tensorrt")  # type: ignore[arg-type]
 
 
 def segments_of(intensity: Sequence[float], names: str = "", **changes: float) -> list[tuple]:

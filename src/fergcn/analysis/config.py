@@ -1,7 +1,7 @@
 """How a video is analysed."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from fergcn.analysis.segments import SegmentConfig
 from fergcn.expressions import SURE_FROM
@@ -51,6 +51,10 @@ class AnalysisConfig:
     """When an expression counts as shown."""
 
     def __post_init__(self) -> None:
+        if self.runtime not in get_args(Runtime):
+            raise ValueError(
+                f"found runtime={self.runtime}, expected one of {', '.join(get_args(Runtime))}"
+            )
         if self.runtime == "onnx" and self.device not in ("auto", "cpu"):
             raise ValueError(
                 f"found runtime=onnx and device={self.device}, expected auto or cpu: "
