@@ -312,11 +312,11 @@ def test_overlay_and_page_are_added_to_what_is_there(run, face_video: Path, tmp_
         for place in (folder, tmp_path / "new" / "astronaut")
     ]
     frames = [
-        [frame.image for frame in read_frames(place / "overlay.mp4")]
+        np.array([frame.image for frame in read_frames(place / "overlay.mp4")], np.int16)
         for place in (folder, tmp_path / "new" / "astronaut")
     ]
     assert pages[0].count("<img") == pages[1].count("<img") > 0
-    np.testing.assert_array_equal(*frames)
+    assert np.abs(frames[0] - frames[1]).mean() < 0.1  # x264 is not always the same to the bit
 
 
 def test_a_name_that_is_no_text_has_a_page(run, face_video: Path, tmp_path: Path) -> None:

@@ -157,8 +157,29 @@ def test_further_seeds_join_a_run(
     assert len(more.predictions) == 2 * len(first.predictions)
     pd.testing.assert_frame_equal(more.predictions, both.predictions)
     assert (tmp_path / "seed_0" / "fold_00" / "log.csv").stat().st_mtime_ns == kept
-    with pytest.raises(FergcnError, match="another protocol"):  # it has one too many
-        crossvalidate(coloured_clips, tmp_path, tiny_config(), FROZEN, THREE)
+    assert json.loads((tmp_path / "run.json").read_text())["protocol"]["seeds"] == [0, 7]
+    config = replace(FROZEN, seed=5)  # gives way to those of the protocol
+    again = crossvalidate(coloured_clips, tmp_path, tiny_config(), config, THREE)
+    pd.testing.assert_frame_equal(again.predictions, first.predictions)
+
+
+def test_a_stopped_run_of_further_seeds_leaves_the_result_readable(
+    coloured_clips: list[Clip], tmp_path: Path
+) -> None:
+    crossvalidate(coloured_clips, tmp_path, tiny_config(), FROZEN, THREE)
+    about = (tmp_path / "run.json").read_bytes()
+
+    def stop(what: str, done: int, total: int | None) -> None:
+        if "epochs" in what and done > 3 * FROZEN.epochs:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        crossvalidate(
+            *(coloured_clips, tmp_path, tiny_config(), FROZEN),
+            replace(THREE, seeds=(0, 7)),
+            on_progress=stop,
+        )
+    assert (tmp_path / "run.json").read_bytes() == about
 
 
 def test_a_stopped_fold_goes_on_with_the_same_result(

@@ -147,7 +147,9 @@ def test_stdin_from_a_file_is_a_file(
         out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert "40 of 40 frames show a face" in out
-    assert (tmp_path / "stdin" / "report.html").exists()
+    assert (tmp_path / "video" / "report.html").exists()  # named as the file is
+    program = "import os; os.close(0); from fergcn.live import as_file; assert as_file('-') is None"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_a_recording_behind_an_address_loses_no_frame(recording: Path, tmp_path: Path) -> None:
@@ -174,6 +176,25 @@ def test_a_recording_behind_an_address_loses_no_frame(recording: Path, tmp_path:
         with pytest.raises(FergcnError, match=r"found no frame \(.*has to be saved first"):
             list(LiveSource(f"{address}/end.mp4").frames())
         server.shutdown()
+
+
+def test_mp4_for_streaming_is_no_recording(tmp_path: Path) -> None:
+    """Though its first piece says how long that piece is, a slow reader gets the newest frame."""
+    path = tmp_path / "stream.mp4"
+    options = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "frag_duration": "500000"}
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"g": "5"})
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for k in range(4 * FPS):
+            frame = av.VideoFrame.from_ndarray(scene([(2 * k, 10)], width=320), format="rgb24")
+            frame.pts, frame.time_base = k, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with served(path.read_bytes(), 4, repeats=1) as address:
+        source = LiveSource(address)
+        for _ in source.frames():
+            time.sleep(0.5)
+    assert source.num_dropped > 10
 
 
 def test_a_damaged_stretch_is_no_end(recording: Path) -> None:

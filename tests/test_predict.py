@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ import pytest
 from fergcn.analysis.config import AnalysisConfig
 from fergcn.analysis.network import FaceNetwork
 from fergcn.commands.demo import DEMO_VIDEO
-from fergcn.commands.predict import analyze_to
+from fergcn.commands.predict import Job, analyze_to, run_job
 from fergcn.report.outputs import COMPLETE_FILES, is_current
+from fergcn.video import read_frames
 from odd_files import encode, face_pictures
 from test_analysis import write_scenes
 
@@ -67,7 +69,7 @@ def statuses(output: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), MemoryError(), cv2.error("odd")])
-def test_an_error_nobody_foresaw_stops_one_video_only(
+def test_an_error_nobody_foresaw_is_one_line(
     error: Exception,
     run: Run,
     tiny_checkpoint: Path,
@@ -224,3 +226,40 @@ def test_two_runs_into_one_folder(run: Run, tiny_checkpoint: Path, tmp_path: Pat
     assert (output / "long" / "overlay.mp4").exists()
     assert sorted(path.name for path in output.iterdir()) == ["long", "short", "videos.csv"]
     assert statuses(output) == {"long": "done", "short": "done"}
+
+
+def test_two_runs_that_add_an_overlay(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """One draws and the other leaves it alone; one that is killed leaves nothing in the results."""
+    output = tmp_path / "out"
+    video = long_video(tmp_path / "long.mp4")
+    options = ("-o", output, "--checkpoint", tiny_checkpoint, "--window-s", "0.5")
+    assert run("predict", video, *options)[0] == 0
+    files = sorted(path.name for path in (output / "long").iterdir())
+
+    def draws() -> bool:
+        return any(output.glob("long.partial/*"))
+
+    with predict(video, *options, "--overlay") as first:
+        wait_for(draws, first)
+        first.send_signal(signal.SIGSTOP)
+        code, _, err = run("predict", video, *options, "--overlay")
+        assert (code, "found that another run is writing here" in err) == (1, True)
+        table = pd.read_csv(output / "videos.csv")
+        assert (list(table["status"]), list(table["results"])) == (["done"], ["long"])
+        first.kill()
+    assert sorted(path.name for path in (output / "long").iterdir()) == files
+    assert run("predict", video, *options, "--overlay")[0] == 0
+    assert sorted(path.name for path in (output / "long").iterdir()) == sorted(
+        [*files, "overlay.mp4"]
+    )
+    assert sorted(path.name for path in output.iterdir()) == ["long", "videos.csv"]
+
+
+def test_a_video_that_is_replaced_before_it_is_drawn(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    video = encode(tmp_path / "a.mp4", face_pictures()[:8])
+    job = Job(video, tmp_path / "a", str(tiny_checkpoint), AnalysisConfig(), [], 1)
+    assert not run_job(job).failed
+    encode(video, face_pictures()[:5])
+    again = run_job(replace(job, draw=["overlay.mp4"], is_analyzed=True))
+    assert again.summary is not None and again.summary["counts"]["frames"] == 5
+    assert len(list(read_frames(tmp_path / "a" / "overlay.mp4"))) == 5

@@ -118,6 +118,26 @@ def count(task: tuple[str, Path]) -> int:
     return os.getpid()
 
 
+def many_reports(count: int) -> int:
+    for done in range(count):
+        report_progress("a step", done, count)
+    return os.getpid()
+
+
+def test_reports_that_nobody_wants_block_nothing() -> None:
+    with closing(run_tasks(many_reports, [20_000, 20_000], 2)) as outcomes:
+        assert os.getpid() not in dict(outcomes).values()
+
+
+def test_a_single_task_with_reports_is_a_process_of_its_own() -> None:
+    steps: list[int] = []
+    with closing(
+        run_tasks(many_reports, [3000], 1, lambda _w, done, _t: steps.append(done))
+    ) as run:
+        ((_, process),) = run
+    assert process != os.getpid() and steps == list(range(3000))
+
+
 def test_one_worker_with_reports_is_a_process_of_its_own(tmp_path: Path) -> None:
     names = ["first", "always killed", "killed once", "last"]
     steps: list[tuple[str, int, int | None]] = []

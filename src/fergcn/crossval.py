@@ -84,9 +84,9 @@ def crossvalidate(
 ) -> CrossvalResult:
     """Train and test a network once for each seed and fold.
 
-    A fold that is complete is not run again, and one that was stopped goes on where it was; further
-    seeds join those that are there. Clips without any face are not trained on and count as errors
-    in their test fold.
+    A fold that is complete is not run again, and one that was stopped goes on where it was, also
+    when other seeds are asked for: the result is of those that are. Clips without any face are not
+    trained on and count as errors in their test fold.
 
     Args:
         clips: the dataset.
@@ -128,7 +128,9 @@ def crossvalidate(
     with_face = np.array([clip.has_frames() for clip in clips])
     if not with_face.any():
         raise FergcnError("found no clip with a face, expected some: prepare the dataset again")
-    _begin(run_dir, clips, fold_of_clip, expressions, model_config, config, protocol, about or {})
+    run = _begin(
+        run_dir, clips, fold_of_clip, expressions, model_config, config, protocol, about or {}
+    )
 
     tasks = []
     for seed in protocol.seeds:
@@ -156,6 +158,7 @@ def crossvalidate(
     _run_tasks(tasks, workers, lambda done: on_progress("epochs of all folds", done, total))
 
     result = _collect(clips, fold_of_clip, expressions, tasks, protocol, test_folds)
+    write_json(run_dir / "run.json", run)
     result.predictions.to_csv(run_dir / "predictions.csv", index=False)
     write_json(run_dir / "summary.json", result.summary)
     return result
@@ -170,8 +173,12 @@ def _begin(
     config: TrainConfig,
     protocol: Protocol,
     about: dict[str, Any],
-) -> None:
-    """Write down what is run, or check that the folder holds the same, but for further seeds."""
+) -> dict[str, Any]:
+    """Write down what is run, or check that the folder holds the same, but for other seeds.
+
+    Returns:
+        What `run.json` has to hold once the seeds asked for have run.
+    """
     run = {
         "format": FORMAT,
         **about,
@@ -196,26 +203,34 @@ def _begin(
             )
         # Where the data lies may change; what they are may not.
         expected = json.loads(json.dumps(run))
-        before = found.get("protocol", {}).get("seeds", [])
-        has_more_seeds = set(before) < set(expected["protocol"]["seeds"])
-        if has_more_seeds:
-            found["protocol"]["seeds"] = expected["protocol"]["seeds"]
-        different = [key for key in expected if key != "root" and found.get(key) != expected[key]]
+        ours, theirs = _without_seeds(expected), _without_seeds(found)
+        different = [key for key in ours if key != "root" and theirs.get(key) != ours[key]]
         if different:
             raise FergcnError(
                 f"{run_dir}: found a run with another {' and '.join(different)}, expected none or "
                 "the same: name another folder or delete this one"
             )
-        if has_more_seeds:
-            write_json(path, found)
-        return
+        return {**found, "protocol": expected["protocol"], "training": expected["training"]}
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / "clips.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["clip_id", "subject_id", "fold", "expression"])
         for clip, fold in zip(clips, fold_of_clip, strict=True):
             writer.writerow([clip.clip_id, clip.subject_id, fold, clip.expression])
-    write_json(path, {**run, "fergcn_version": version("fergcn")})
+    run |= {"fergcn_version": version("fergcn")}
+    write_json(path, run)
+    return run
+
+
+def _without_seeds(run: dict[str, Any]) -> dict[str, Any]:
+    """What has to be the same: seeds run apart from each other."""
+    apart = {"training": "seed", "protocol": "seeds"}
+    return {
+        key: {name: value for name, value in part.items() if name != apart[key]}
+        if key in apart and isinstance(part, dict)
+        else part
+        for key, part in run.items()
+    }
 
 
 def _fold_dir(run_dir: Path, seed: int, fold: int) -> Path:

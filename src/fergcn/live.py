@@ -1,8 +1,6 @@
 """Live sources: a camera, video on stdin, an address; the newest frame wins."""
 
-import os
 import re
-import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -53,8 +51,9 @@ def as_file(name: str) -> Path | None:
         name: as the user wrote it.
 
     Returns:
-        The path of a file, also of one that stdin is redirected from; None for `-` (stdin), the
-        number of a camera (unless there is a file of that name) and an address.
+        The path of a file, for `-` (stdin) of the one that it is redirected from; None for `-`
+        where that is a pipe, the number of a camera (unless there is a file of that name) and an
+        address.
 
     Raises:
         FergcnError: the address is of a kind that is not opened.
@@ -63,7 +62,7 @@ def as_file(name: str) -> Path | None:
     if scheme is None:
         is_camera = name.isascii() and name.isdecimal() and not Path(name).exists()
         if name in STDIN:
-            return Path(STDIN[1]) if stat.S_ISREG(os.fstat(0).st_mode) else None
+            return _file_at_stdin()
         return None if is_camera else Path(name)
     kind = scheme[1].lower()
     if kind == "file":
@@ -74,6 +73,14 @@ def as_file(name: str) -> Path | None:
             f"{', '.join(PROTOCOLS)}: download the video first"
         )
     return None
+
+
+def _file_at_stdin() -> Path | None:
+    try:
+        path = Path(STDIN[1]).resolve()
+        return path if path.is_file() and path.samefile(STDIN[1]) else None
+    except OSError:  # it is closed
+        return None
 
 
 def source_name(name: str) -> str:
@@ -95,7 +102,8 @@ class LiveSource:
     A frame that nobody has taken when the next one comes is dropped. Where frames come before
     their time, as when a recorded file is piped in, they wait for it instead: such a source is
     read as fast as it is analysed, and dropped from only if that is slower than real time. A source
-    that says how long it is, as a file behind an address, is a recording: all its frames wait.
+    that says how long and how large it is, as a file behind an address does, is a recording: all
+    its frames wait.
 
     Args:
         name: a live source, as `as_file` tells.
@@ -112,7 +120,8 @@ class LiveSource:
         self.height: int = stream.height
         self.fps = frame_rate(stream)
         self._pixel_ratio = pixel_ratio(stream)
-        self._is_recording = bool(self._container.duration)
+        # Both: the first piece of MP4 for streaming says how long that piece is.
+        self._is_recording = bool(self._container.duration) and self._container.size > 0
         self.num_dropped = 0
         self.trouble: str | None = None
         """What ended it, unless it came to its end or was stopped."""
@@ -136,23 +145,26 @@ class LiveSource:
         index = 0
         converter = VideoReformatter()
         size: tuple[int, int] | None = None
-        while True:
-            with self._changed:
-                while self._newest is None and not self._ended:
-                    self._changed.wait(0.1)  # a handler can't notify
-                if self._newest is None:
-                    break
-                arrived, time_s, frame = self._newest
-                self._newest = None
-                self._changed.notify_all()
-            try:
-                image = upright_rgb(frame, converter, self._pixel_ratio, size)
-            except (av.error.FFmpegError, ValueError, MemoryError):
-                continue  # a picture in a form that can't be converted
-            size = (image.shape[1], image.shape[0])
-            self._arrived[index] = arrived
-            yield VideoFrame(index, time_s, image)
-            index += 1
+        try:
+            while True:
+                with self._changed:
+                    while self._newest is None and not self._ended:
+                        self._changed.wait(0.1)  # a handler can't notify
+                    if self._newest is None:
+                        break
+                    arrived, time_s, frame = self._newest
+                    self._newest = None
+                    self._changed.notify_all()
+                try:
+                    image = upright_rgb(frame, converter, self._pixel_ratio, size)
+                except (av.error.FFmpegError, ValueError, MemoryError):
+                    continue  # a picture in a form that can't be converted
+                size = (image.shape[1], image.shape[0])
+                self._arrived[index] = arrived
+                yield VideoFrame(index, time_s, image)
+                index += 1
+        finally:
+            self.stop()  # whoever gives up lets the reader go, too
         if index == 0:
             why = f" ({self.trouble})" if self.trouble else ""
             raise FergcnError(

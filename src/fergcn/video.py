@@ -89,7 +89,9 @@ class VideoInfo:
     num_frames: int | None
     """Estimated number of frames, for a progress bar; the stream decides."""
     promised_frames: int | None
-    """How many the header says that the pictures' own track has; sound may go on for longer."""
+    """How many frames the header counts."""
+    promised_s: float | None
+    """How long it says that the pictures' own track is; sound may go on for longer."""
     has_times: bool
     """Whether the file tells when frames are shown; a bare stream such as .h264 does not."""
     size_bytes: int
@@ -155,12 +157,11 @@ def probe_video(path: Path) -> VideoInfo:
     """
     with open_video(path) as (container, stream, source):
         fps = frame_rate(stream)
-        promised = stream.frames or None
-        if promised is None and (duration_s := _track_duration(container, stream)) is not None:
-            promised = max(1, round(duration_s * fps))
-        num_frames = promised
-        if num_frames is None and container.duration:
-            num_frames = max(1, round(container.duration / av.time_base * fps))
+        promised_s = _track_duration(container, stream)
+        duration_s = promised_s or (container.duration or 0) / av.time_base
+        num_frames = stream.frames or None
+        if num_frames is None and duration_s:
+            num_frames = max(1, round(duration_s * fps))
         there = source.there
         start_s = 0.0
         if stream.start_time is not None and container.start_time is not None:
@@ -171,7 +172,8 @@ def probe_video(path: Path) -> VideoInfo:
             stream.height,
             fps,
             num_frames,
-            promised,
+            stream.frames or None,
+            promised_s,
             _has_times(container),
             there.st_size,
             there.st_mtime_ns,
@@ -182,9 +184,10 @@ def probe_video(path: Path) -> VideoInfo:
 def read_frames(path: Path) -> Iterator[VideoFrame]:
     """Decode a video frame by frame.
 
-    Damaged frames are left out; a file that is cut off ends with its last whole frame, one that is
-    still growing with the last one that it held at the start. Of several video tracks, the one that
-    is marked as the default counts, and among equals the largest. Transparency is ignored.
+    Frames that can't be decoded are left out; a file that is cut off ends with its last whole
+    frame, one that is still growing with the last one that it held at the start. Of several video
+    tracks, the one that is marked as the default counts, and among equals the largest. Transparency
+    is ignored.
 
     Raises:
         FergcnError: the file is missing, empty, can't be read, holds no video, or no frame can be
@@ -457,9 +460,9 @@ def _video_track(path: Path, container: Any) -> Any:
 
 def frame_rate(stream: Any) -> float:
     """Frames a second; headers that say nothing or nonsense count as 25."""
-    average, guessed = stream.average_rate, stream.guessed_rate
-    # Of a bare stream, the average is FFmpeg's default; its pictures may tell better.
-    rate = average or guessed if _has_times(stream.container) else guessed or average
+    rate = stream.average_rate or stream.guessed_rate
+    if not _has_times(stream.container):  # then these are guesses; the pictures may tell
+        rate = stream.codec_context.framerate or rate
     return float(rate) if rate and 0.001 <= rate <= 1000 else 25.0
 
 

@@ -57,14 +57,14 @@ def run_tasks(
         function: a function of a module, or a `functools.partial` of one.
         tasks: its arguments.
         workers: number of processes; with 1, the tasks run in this one, with one OpenCV thread.
-        on_progress: gets what the tasks tell by `report_progress`. With it, even a single worker is
-            a process of its own, so that what kills it costs one task only.
+        on_progress: gets what the tasks tell by `report_progress`. With it, even a single task has
+            a process of its own, so that what kills it costs that task only.
 
     Yields:
         Position in `tasks` and result, in the order in which the tasks are finished; an error in
         the place of the result where the task's process was killed again and again.
     """
-    if len(tasks) <= 1 or (workers == 1 and on_progress is None):
+    if on_progress is None and (workers == 1 or len(tasks) <= 1):
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)
         try:
@@ -76,17 +76,20 @@ def run_tasks(
     # spawned, not forked: a fork of a process with threads can hang
     context = get_context("spawn")
     threads = max(1, num_cores() // workers)
-    links: list[Connection] = []  # of this process alone: they close when it ends, however it ends
+    # Ends of this process alone: they close when it ends, however it ends.
+    links: dict[int, Connection] = {}
+    pools: dict[int, ProcessPoolExecutor] = {}
 
-    def new_pool() -> ProcessPoolExecutor:
+    def start(worker: int) -> None:
         """A pool of one: when its process is killed, no other task is lost with it."""
-        here, there = context.Pipe()
-        links.append(here)
-        return ProcessPoolExecutor(
-            1, mp_context=context, initializer=_start_worker, initargs=(there, threads)
+        if worker in links:
+            links[worker].close()
+        links[worker], there = context.Pipe()
+        wanted = on_progress is not None
+        pools[worker] = ProcessPoolExecutor(
+            1, mp_context=context, initializer=_start_worker, initargs=(there, threads, wanted)
         )
 
-    pools: list[ProcessPoolExecutor] = []
     running: dict[Future[Result], tuple[int, int]] = {}
     begun = Counter[int]()
 
@@ -96,20 +99,20 @@ def run_tasks(
             try:
                 future = pools[worker].submit(function, tasks[position])
             except BrokenProcessPool:  # killed since its last task
-                pools[worker] = new_pool()
+                start(worker)
                 future = pools[worker].submit(function, tasks[position])
         running[future] = position, worker
 
     coming = iter(range(len(tasks)))
     try:
         for worker in range(min(workers, len(tasks))):
-            pools.append(new_pool())
+            start(worker)
             begin(next(coming), worker)
         while running:
             patience = None if on_progress is None else REPORT_S
             done, _ = wait(running, patience, return_when=FIRST_COMPLETED)
             if on_progress is not None:
-                for link in links:
+                for link in links.values():
                     _pass_on(link, on_progress)
             for future in done:
                 position, worker = running.pop(future)
@@ -129,9 +132,9 @@ def run_tasks(
                     begin(following, worker)
                 yield position, outcome
     finally:
-        for link in links:
+        for link in links.values():
             link.close()
-        for pool in pools:
+        for pool in pools.values():
             pool.shutdown(cancel_futures=True)
 
 
@@ -192,9 +195,9 @@ def _interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_worker(link: Connection, threads: int) -> None:
+def _start_worker(link: Connection, threads: int, reports: bool) -> None:
     global _link
-    _link = link
+    _link = link if reports else None
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     cv2.setNumThreads(threads)
     end_with(link)

@@ -192,21 +192,24 @@ def analyze_video(
         "start_s": round(info.start_s, 3),
     }
     warnings = []
-    # The header's number may be an estimate, so only a clear lack counts.
-    if info.promised_frames is not None and tally.num_frames < 0.9 * info.promised_frames:
-        warnings.append(
-            f"found {tally.num_frames} frames where the header promises {info.promised_frames}: "
-            "the file may be cut off or damaged"
-        )
+    # The header may be inexact, so only a clear lack counts.
+    cut = "expected all of them: the file may be cut off or damaged"
+    if info.promised_frames is not None:
+        if tally.num_frames < 0.9 * info.promised_frames:
+            promise = f"{tally.num_frames} frames where the header promises {info.promised_frames}"
+            warnings.append(f"found {promise}, {cut}")
+    elif info.promised_s is not None and tally.duration_s < 0.9 * info.promised_s - 1:
+        promise = f"{tally.duration_s:.1f} s where the header promises {info.promised_s:.1f}"
+        warnings.append(f"found {promise}, {cut}")
     if damaged:
         warnings.append(
-            f"found {damaged} of {tally.num_frames} frames damaged, their pictures are guesses: "
-            "copy or export the file again"
+            f"found {damaged} of {tally.num_frames} frames damaged, expected none, as their "
+            "pictures are guesses: copy or export the file again"
         )
     if not info.has_times:
         warnings.append(
-            f"found a bare stream without times, so {info.fps:g} frames/s are assumed: put it into "
-            "MP4 or MKV to be sure"
+            f"found a bare stream, expected one with times, so {info.fps:g} frames/s are assumed: "
+            "put it into MP4 or MKV to be sure"
         )
     if not _is_unchanged(path, info):
         warnings.append(

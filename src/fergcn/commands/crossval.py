@@ -58,8 +58,8 @@ def crossval(
         folds: number of folds; without one, the dataset's own.
         validation: keep a tenth of the training subjects aside and report the epoch that is best
             on them too. Without it, all of them are trained on.
-        seeds: the cross-validation runs once for each; without any, --seed alone. Those that a run
-            has already are kept when more are named.
+        seeds: the cross-validation runs once for each; without any, --seed alone. What a
+            run has of them already counts.
         workers: folds that run at the same time; 0 chooses: a fold a core if the backbone is
             frozen, otherwise a fold a GPU.
         shuffle_frames: a control: the frames of every clip, trained on or tested, in a random

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -23,7 +23,7 @@ from fergcn.commands.inputs import find_videos
 from fergcn.commands.progress import progress_bars, stdout
 from fergcn.expressions import NOT_SURE, FergcnError, one_line
 from fergcn.live import LiveSource, as_file, source_name
-from fergcn.report.outputs import ResultWriter, VideoTable, is_current, read_results
+from fergcn.report.outputs import ResultWriter, VideoTable, added_to, is_current, read_results
 from fergcn.report.overlay import write_overlay
 from fergcn.workers import Report, num_cores, report_progress, run_tasks
 
@@ -51,13 +51,13 @@ def predict(
     a run that was stopped goes on. While a video is analysed, its rows are in OUTPUT/<name of the
     video>.partial/ already. OUTPUT/videos.csv has one line for each video.
 
-    A live source is recorded until it ends or Ctrl-C is pressed: it drops frames rather than lag.
-    Each recording gets a folder of its own.
+    A live source is recorded until it ends or Ctrl-C is pressed: it drops frames rather than lag,
+    but for those of a file behind an address. Each recording gets a folder of its own.
 
     Args:
         videos: video files, folders that hold some, or patterns as 'day*/*.mp4'; or one live
             source: the number of a camera, an address (http, https, rtsp, rtmp, tcp, udp), or - for
-            video on stdin.
+            video that is piped in; of a file that stdin is redirected from, - is just a name.
         files_from: file that lists more of them, one in a line; - reads the list from stdin.
         output: folder of the results.
         checkpoint: folder of a checkpoint or of what fergcn export wrote, or the name of one in the
@@ -73,8 +73,6 @@ def predict(
         return _wrong_usage("found no video, expected at least one: fergcn predict VIDEO…")
     if num_workers < 1:
         return _wrong_usage(f"found num_workers={num_workers}, expected at least 1: raise it")
-    if output.exists() and not output.is_dir():
-        raise FergcnError(f"{output}: found a file, expected a folder: choose another with -o")
     if "" in videos:
         return _wrong_usage("found a video without a name, expected one: is a variable empty?")
     files = [path for video in videos if (path := as_file(video)) is not None]
@@ -87,7 +85,12 @@ def predict(
     network = FaceNetwork(checkpoint, settings.device, settings.runtime)
     places, errors = find_videos(files, files_from, output)
     if not places and not errors:
-        errors = [FergcnError(f"{files_from}: found an empty list, expected a video in each line")]
+        errors = [
+            FergcnError(
+                f"{files_from}: found an empty list, expected a video in each line: does what "
+                "makes it find any?"
+            )
+        ]
     _tell(Outcome(complaints=[str(error) for error in errors]))
     failed = bool(errors)
     named = {str(video): str(place) for video, place in places.items()}
@@ -105,14 +108,13 @@ def predict(
             again = "(--overwrite does it again)"
             _tell(Outcome([f"{video.name}: done before → {directory} {again}"]))
             summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
-            table.add(
-                str(video), summary, directory, "; ".join(["done before", *summary["warnings"]])
-            )
+            note = "; ".join(["done before", *_warnings(str(video), summary)])
+            table.add(str(video), summary, directory, note)
             continue
         threads = max(1, num_cores() // num_workers) if ray is None else 1
         jobs.append(Job(video, directory, checkpoint, settings, draw, threads, is_analyzed))
     with progress_bars() as progress:
-        if ray is None and len(jobs) == 1:
+        if ray is None and len(places) == len(jobs) == 1:
             failed |= _end_job(jobs[0], run_job(jobs[0], progress), table)
         elif jobs:
             runs = (
@@ -126,7 +128,8 @@ def predict(
                     if isinstance(outcome, FergcnError):
                         outcome = Outcome(complaints=[f"{job.video}: {outcome}"], failed=True)
                     failed |= _end_job(job, outcome, table)
-                    progress(_bar(job.video), 1, 1)  # it goes, also where a video ended early
+                    for bar in (_bar(job.video), _overlay_bar(job.video)):
+                        progress(bar, 1, 1)  # it goes, also where a video ended early
                     progress("videos", done, len(jobs))
     return int(failed)
 
@@ -134,6 +137,10 @@ def predict(
 def _bar(video: Path) -> str:
     """What stands beside the progress of a video: cameras' files often differ by folder only."""
     return str(Path(*video.parts[-2:]))
+
+
+def _overlay_bar(video: Path) -> str:
+    return f"{_bar(video)}: overlay"
 
 
 def _end_job(job: "Job", outcome: "Outcome", table: VideoTable) -> bool:
@@ -182,7 +189,7 @@ def _record(
         f"({latency['frames']['p95']:.2f} s); "
         f"{analysis.summary['video']['dropped_frames']} frames dropped",
     ]
-    warnings = _warnings(name, analysis)
+    warnings = _warnings(name, analysis.summary)
     _tell(Outcome(lines, warnings))
     VideoTable(output / "videos.csv", {}).add(
         name, analysis.summary, directory, "; ".join(warnings)
@@ -257,14 +264,13 @@ def run_job(job: Job, progress: Report = report_progress) -> Outcome:
     """Analyse one video; what is wrong with it becomes a line."""
     try:
         network = _open_once(job.checkpoint, job.settings.device, job.settings.runtime, job.threads)
+        # Asked again: the file may have changed while it waited for its turn.
+        if job.is_analyzed and is_current(job.directory, job.video, job.settings, network):
+            return _add_drawings(job, network, progress)
         with _writing_to(job.directory, str(job.video)):
-            if job.is_analyzed:
-                analysis = read_results(job.directory)
-                _draw(job.video, analysis, job.directory, network, job.draw, progress)
-            else:
-                analysis = analyze_to(
-                    job.video, job.directory, network, job.settings, job.draw, progress
-                )
+            analysis = analyze_to(
+                job.video, job.directory, network, job.settings, job.draw, progress
+            )
     except FergcnError as error:
         return Outcome(complaints=[str(error)], failed=True)
     except Exception as error:  # whatever it is, the other videos go on
@@ -277,13 +283,26 @@ def run_job(job: Job, progress: Report = report_progress) -> Outcome:
         return Outcome(complaints=[complaint], failed=True)
     return Outcome(
         answer_lines(job.video.name, analysis, job.directory),
-        _warnings(str(job.video), analysis),
+        _warnings(str(job.video), analysis.summary),
         summary=analysis.summary,
     )
 
 
-def _warnings(name: str, analysis: Analysis) -> list[str]:
-    return [f"{name}: {warning}" for warning in analysis.summary["warnings"]]
+def _add_drawings(job: Job, network: FaceNetwork, progress: Report) -> Outcome:
+    """Make what is to be drawn from results that are there; they stay if that fails."""
+    analysis = read_results(job.directory)
+    warnings = _warnings(str(job.video), analysis.summary)
+    try:
+        with _writing_to(job.directory, str(job.video)), added_to(job.directory) as folder:
+            _draw(job.video, analysis, job.directory, folder, network, job.draw, progress)
+    except FergcnError as error:
+        return Outcome([], [str(error), *warnings], failed=True, summary=analysis.summary)
+    lines = answer_lines(job.video.name, analysis, job.directory)
+    return Outcome(lines, warnings, summary=analysis.summary)
+
+
+def _warnings(name: str, summary: Mapping[str, Any]) -> list[str]:
+    return [f"{name}: {warning}" for warning in summary["warnings"]]
 
 
 @cache
@@ -333,26 +352,27 @@ def analyze_to(
             lambda done, total: progress(_bar(video), done, total),
         )
         analysis = writer.finish(summary)
-        _draw(video, analysis, writer.partial, network, draw, progress)
+        _draw(video, analysis, writer.partial, writer.partial, network, draw, progress)
     return analysis
 
 
 def _draw(
     video: Path,
     analysis: Analysis,
+    results: Path,
     directory: Path,
     network: FaceNetwork,
     names: Sequence[str],
     progress: Report,
 ) -> None:
-    """Make overlay and page into a folder of results that is whole but for them."""
+    """Make overlay and page of a folder of results into a folder, which may be the same."""
     if "overlay.mp4" in names:
         write_overlay(
             video,
             analysis,
             directory / "overlay.mp4",
-            directory / "frames.csv",
-            lambda done, total: progress(f"{_bar(video)}: overlay", done, total),
+            results / "frames.csv",
+            lambda done, total: progress(_overlay_bar(video), done, total),
         )
     if "report.html" in names:
         from fergcn.report.page import write_report

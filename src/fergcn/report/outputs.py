@@ -181,6 +181,28 @@ class ResultWriter:
             self._end()
 
 
+@contextmanager
+def added_to(directory: Path) -> Iterator[Path]:
+    """Make more files for results that are there.
+
+    Yields:
+        An empty folder beside them that no other process writes, as `ResultWriter.partial`; its
+        files join the results when the block ends without an error.
+
+    Raises:
+        FergcnError: another process writes this folder.
+    """
+    partial = directory.with_name(directory.name + ".partial")
+    held = _take_partial(partial)
+    try:
+        yield partial
+        for made in partial.iterdir():
+            made.replace(directory / made.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        os.close(held)
+
+
 def _take_partial(partial: Path) -> int:
     """Make an empty folder that is this process's own → the descriptor that holds it."""
     while True:
@@ -358,6 +380,10 @@ class VideoTable:
                 yield
             finally:
                 os.close(held)
+        except (FileExistsError, NotADirectoryError):
+            raise FergcnError(
+                f"{self.path.parent}: found a file there, expected a folder: choose another with -o"
+            ) from None
         except OSError as error:
             raise FergcnError(
                 f"{self.path}: found it can't be written ({error.strerror}), expected a folder "
