@@ -241,7 +241,7 @@ def test_bad_input_is_named(tmp_path: Path, panned: Path, checkpoint: Checkpoint
     with pytest.raises(ValueError, match="window_s=nan"):
         AnalysisConfig(window_s=float("nan"))
     with pytest.raises(ValueError, match="runtime=tensorrt, expected one of auto, torch, onnx"):
-        AnalysisConfig(runtime="tensorrt")  # type: ignore[arg-type]
+        AnalysisConfig(runtime="tensorrt")
 
 
 def segments_of(intensity: Sequence[float], names: str = "", **changes: float) -> list[tuple]:
