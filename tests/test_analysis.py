@@ -240,7 +240,9 @@ def test_bad_input_is_named(tmp_path: Path, panned: Path, checkpoint: Checkpoint
         AnalysisConfig(window_s=1, stride_s=1.5)
     with pytest.raises(ValueError, match="window_s=nan"):
         AnalysisConfig(window_s=float("nan"))
-    with pytest.raises(ValueError, match="runtime=tensorrt, expected one of auto, torch, onnx"):
+    with pytest.raises(
+        ValueError, match="runtime=tensorrt, expected one of auto, torch, onnx, int8"
+    ):
         AnalysisConfig(runtime="tensorrt")
 
 

@@ -278,6 +278,33 @@ def test_scores_follow_from_the_table(run, stills: Path, checkpoint: Path, tmp_p
     assert "1 without a face" in out
 
 
+def test_what_runs_the_backbone_is_what_is_scored(
+    run, stills: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(checkpoint, tmp_path / "exported")
+    assert run("export", tmp_path / "exported", "--in-place")[0] == 0
+    probs = {}
+    for wanted, folder in (
+        ("auto", checkpoint),
+        ("onnx", checkpoint),
+        ("torch", tmp_path / "exported"),
+        ("auto", tmp_path / "exported"),
+    ):
+        file = tmp_path / "scores.json"
+        settings = ("--checkpoint", folder, "--runtime", wanted, "--json", file)
+        code, out, err = run("evaluate", "stills", stills, *settings)
+        assert (code, err) == (0, "")
+        scores, table = read_scores(file)
+        assert f"on stills, by {scores['runtime']}" in out
+        probs[wanted, folder.name, scores["runtime"]] = table[list(KNOWN)].to_numpy()
+    by_torch, by_onnx, exact, in_8_bits = probs.values()
+    assert [key[2] for key in probs] == ["torch", "onnx", "torch", "int8"]
+    np.testing.assert_array_equal(by_torch, exact)
+    np.testing.assert_allclose(by_onnx, exact, atol=1e-4)
+    off = np.nanmax(np.abs(in_8_bits - exact))
+    assert 0 < off < 0.1
+
+
 def test_sure_answers_are_those_of_the_table(run, stills: Path, checkpoint: Path) -> None:
     loaded = load_checkpoint(checkpoint)
     clips, _ = load_faces("stills", stills, 4)

@@ -1,5 +1,6 @@
 """What a checkpoint is worth on a dataset: scores, how sure they are, and every single answer."""
 
+import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,8 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from fergcn.cache import cache_dir
 from fergcn.checkpoint import Checkpoint
@@ -21,6 +23,7 @@ from fergcn.explain import (
     summarize_claims,
     weight_claims,
 )
+from fergcn.exported import ExportedNetwork
 from fergcn.expressions import SURE_FROM, FergcnError
 from fergcn.features import clip_fingerprint
 from fergcn.metrics import (
@@ -134,6 +137,7 @@ def evaluate_clips(
     on_progress: Progress = lambda _what, _done, _total: None,
     by: Sequence[str] = (),
     sure_from: float = SURE_FROM,
+    exported: ExportedNetwork | None = None,
 ) -> Evaluation:
     """Score a checkpoint.
 
@@ -148,6 +152,7 @@ def evaluate_clips(
         on_progress: told about clips.
         by: attributes of the clips by whose values they are scored, too; see `attribute_groups`.
         sure_from: an answer of a lower probability counts as none for `selective`.
+        exported: an export of the checkpoint; its backbone then describes the frames.
 
     Raises:
         FergcnError: a clip can't be read, has an expression that the checkpoint does not know, none
@@ -168,6 +173,11 @@ def evaluate_clips(
     with_face = np.array([clip.has_frames() for clip in clips])
     probs = np.full((len(clips), len(expressions)), np.nan, dtype=np.float32)
     model = checkpoint.model
+    if exported is not None:
+        assert isinstance(model, FERGCN)  # others are not exported
+        model = copy.deepcopy(model)
+        model.add_module("backbone", _ExportedBackbone(exported))
+        model.add_module("projection", nn.Identity())
     of_frames: list[dict[str, NDArray[np.float64]]] = []  # one a clip with a face
 
     def look(features: Tensor) -> None:
@@ -175,7 +185,7 @@ def evaluate_clips(
         of_frames.append(frame_scores(model.head, features[None]))
 
     probs[with_face] = predict_probs(
-        checkpoint.model,
+        model,
         [clip for clip in clips if clip.has_frames()],
         checkpoint.resize,
         checkpoint.crop,
@@ -198,6 +208,17 @@ def evaluate_clips(
             if name == "intensity":  # weights add up to 1 in every clip
                 about["intensity_claims"][name] |= compare_between_clips(values, seen)
     return replace(evaluation, summary=about | evaluation.summary)
+
+
+class _ExportedBackbone(nn.Module):
+    """Backbone and projection of an export in the place of torch's."""
+
+    def __init__(self, exported: ExportedNetwork) -> None:
+        super().__init__()
+        self.exported = exported
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return torch.from_numpy(self.exported.run_backbone(frames.numpy())["features"])
 
 
 def evaluate_probs(

@@ -25,6 +25,7 @@ from fergcn.exported import (
     CARD_FILE,
     FORMAT,
     HEAD_FILE,
+    INT8_FILE,
     PARITY_FILE,
     ExportedNetwork,
 )
@@ -33,6 +34,7 @@ from fergcn.faces.recognition import NETWORK
 from fergcn.files import file_sha256, write_json
 from fergcn.model import FERGCN, IMAGENET_MEAN, IMAGENET_STD, GraphHead
 from fergcn.model.face_networks import FaceRecognition
+from fergcn.quantize import quantize_backbone
 from fergcn.transforms import eval_transform
 
 OPSET = 20
@@ -41,6 +43,10 @@ TOLERANCE = 1e-4
 """Largest difference from torch that an export may have."""
 CLIP_STEP = 37
 """Every so many-th of the bundled clips is compared: other people, other expressions."""
+RANGE_FRAMES = 4
+"""So many frames of as many other clips show what ranges the values of 8 bits need."""
+INT8_TOLERANCE = 0.2
+"""Largest part of the features, in norm, by which a backbone of 8 bits may differ from torch's."""
 
 OUTPUTS = ("features", "intensity", "logits", "contributions", "weights")
 
@@ -58,20 +64,58 @@ class Difference:
     """Largest absolute difference."""
 
 
+@dataclass(frozen=True)
+class Int8:
+    """How far answers are from torch's when weights and values of the backbone have 8 bits."""
+
+    features: float
+    """Norm of the difference, as a part of the norm of torch's."""
+    answers: int
+    """Clips that were answered."""
+    same: int
+    """Those that got the same expression."""
+    probability: float
+    """Largest difference of a probability."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an export is from torch, on clips of the bundled dataset."""
+
+    outputs: list[Difference]
+    int8: Int8
+
+    def agrees(self, tolerance: float) -> bool:
+        """Whether all outputs are within the tolerance; what is not a number is not."""
+        return bool(self.worst <= tolerance)
+
+    @property
+    def worst(self) -> float:
+        """Largest difference of any output."""
+        return float(np.max([entry.difference for entry in self.outputs]))  # NaN wins
+
+    @property
+    def int8_is_kept(self) -> bool:
+        """Whether the backbone of 8 bits is near enough to be written."""
+        return self.int8.features <= INT8_TOLERANCE
+
+
 def export_network(
     checkpoint: Checkpoint,
     directory: Path,
     tolerance: float = TOLERANCE,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> list[Difference]:
+) -> Parity:
     """Write a checkpoint's network as ONNX; the folder appears only if it answers as torch does.
 
-    `backbone.onnx` maps normalised frames `(M, 3, crop, crop)` to features `(M, frame_dim)`.
-    `head.onnx` maps features `(B, N, frame_dim)` to logits `(B, classes)`; the graph head also
-    gives fusion weights `(B, N)` and what each frame contributes to each logit `(B, N, classes)`,
-    and with `adjacency="per_clip"` each frame's intensity `(B, N)`, 0 to 1. M and B are free, and N
-    too where the head takes any (`per_clip`). `export.json` says what the files are, `parity.json`
-    how far they are from torch on bundled clips.
+    `backbone.onnx` maps normalised frames `(M, 3, crop, crop)` to features `(M, frame_dim)`;
+    `backbone-int8.onnx` does so with weights and values of 8 bits, and is left out where it
+    would differ by more than `INT8_TOLERANCE`. `head.onnx` maps features `(B, N, frame_dim)` to
+    logits `(B, classes)`; the graph head also gives fusion weights `(B, N)` and what each frame
+    contributes to each logit `(B, N, classes)`, and with `adjacency="per_clip"` each frame's
+    intensity `(B, N)`, 0 to 1. M and B are free, and N too where the head takes any (`per_clip`).
+    `export.json` says what the files are, `parity.json` how far they are from torch on bundled
+    clips.
 
     Args:
         checkpoint: its network is moved to the CPU.
@@ -80,7 +124,7 @@ def export_network(
         on_progress: told (clips compared, clips in all).
 
     Returns:
-        One entry for each output. Where one is beyond the tolerance, nothing was written.
+        The differences. Where an output is beyond the tolerance, nothing was written.
 
     Raises:
         FergcnError: the network has no frame features or torch can't export it, a package is not
@@ -89,25 +133,25 @@ def export_network(
     _check_place(directory)
     partial = directory.with_name(f"{directory.name}.{os.getpid()}.partial")
     try:
-        differences = _write_checked(checkpoint, partial, None, tolerance, on_progress)
-        if agrees(differences, tolerance):
+        parity = _write_checked(checkpoint, partial, None, tolerance, on_progress)
+        if parity.agrees(tolerance):
             if directory.exists():
                 shutil.rmtree(directory)
             partial.replace(directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return differences
+    return parity
 
 
 def export_in_place(
     directory: Path,
     tolerance: float = TOLERANCE,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> list[Difference]:
+) -> Parity:
     """Write the files of `export_network` into a checkpoint's own folder.
 
-    They read the weights from the checkpoint's own file, so they are small, and an analysis finds
-    them by itself.
+    They read the weights from the checkpoint's own file, so they are small, but for those of 8
+    bits, and an analysis finds them by itself.
 
     Args:
         directory: of the checkpoint.
@@ -115,7 +159,7 @@ def export_in_place(
         on_progress: told (clips compared, clips in all).
 
     Returns:
-        One entry for each output. Where one is beyond the tolerance, nothing was written.
+        The differences. Where an output is beyond the tolerance, nothing was written.
 
     Raises:
         FergcnError: as `export_network` and `load_checkpoint`.
@@ -124,14 +168,17 @@ def export_in_place(
     partial = directory / f"export.{os.getpid()}.partial"
     try:
         weights = directory / WEIGHTS_FILE
-        differences = _write_checked(checkpoint, partial, weights, tolerance, on_progress)
-        if agrees(differences, tolerance):
-            (directory / CARD_FILE).unlink(missing_ok=True)
-            for name in (BACKBONE_FILE, HEAD_FILE, PARITY_FILE, CARD_FILE):  # the card makes it one
-                (partial / name).replace(directory / name)
+        parity = _write_checked(checkpoint, partial, weights, tolerance, on_progress)
+        if parity.agrees(tolerance):
+            for name in (CARD_FILE, INT8_FILE):
+                (directory / name).unlink(missing_ok=True)
+            (partial / WEIGHTS_FILE).unlink()
+            written = sorted(partial.iterdir(), key=lambda path: path.name == CARD_FILE)
+            for path in written:  # the card, which makes it an export, last
+                path.replace(directory / path.name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return differences
+    return parity
 
 
 def _write_checked(
@@ -140,7 +187,7 @@ def _write_checked(
     weights: Path | None,
     tolerance: float,
     on_progress: Callable[[int, int], None],
-) -> list[Difference]:
+) -> Parity:
     """Write all files, those with the weights in common read from `weights`, and compare."""
     model = checkpoint.model.to("cpu").eval()
     if not isinstance(model, FERGCN):
@@ -154,17 +201,32 @@ def _write_checked(
     names = [BACKBONE_FILE, HEAD_FILE]
     write_backbone(model, checkpoint.crop, directory / BACKBONE_FILE)
     write_head(model, directory / HEAD_FILE)
+    frames = _range_frames(checkpoint)
+    quantize_backbone(directory / BACKBONE_FILE, directory / INT8_FILE, frames)
     if weights is not None:
         shutil.copyfile(weights, directory / WEIGHTS_FILE)
         for name in names:
             share_weights(directory / name, directory / WEIGHTS_FILE)
         names.append(WEIGHTS_FILE)
-    hashes = {name: file_sha256(directory / name) for name in names}
-    write_json(directory / CARD_FILE, _card(checkpoint, model, hashes))
-    differences = compare(checkpoint, ExportedNetwork(directory), on_progress)
-    report = {"tolerance": tolerance, "outputs": [asdict(entry) for entry in differences]}
-    write_json(directory / PARITY_FILE, report)
-    return differences
+    hashes = {name: file_sha256(directory / name) for name in [*names, INT8_FILE]}
+    card = _card(checkpoint, model, hashes)
+    write_json(directory / CARD_FILE, card)
+    exported, in_8_bits = ExportedNetwork(directory), ExportedNetwork(directory, int8=True)
+    parity = compare(checkpoint, exported, in_8_bits, on_progress)
+    if not parity.int8_is_kept:
+        (directory / INT8_FILE).unlink()
+        del hashes[INT8_FILE]
+        write_json(directory / CARD_FILE, card)
+    write_json(directory / PARITY_FILE, {"tolerance": tolerance, **asdict(parity)})
+    return parity
+
+
+def _range_frames(checkpoint: Checkpoint) -> NDArray[np.float32]:
+    """Frames `(M, 3, crop, crop)` of bundled clips that `compare` does not look at."""
+    clips = load_rendered()[CLIP_STEP // 2 :: CLIP_STEP]
+    faces = [load_clip(clip, RANGE_FRAMES) for clip in clips]
+    frames = [eval_transform(of_clip, checkpoint.resize, checkpoint.crop) for of_clip in faces]
+    return torch.cat(frames).numpy()
 
 
 def cached_export(
@@ -190,14 +252,14 @@ def cached_export(
     directory = cache_dir() / "onnx" / key
     if not directory.exists():
         try:
-            differences = export_network(checkpoint, directory, on_progress=on_progress)
+            parity = export_network(checkpoint, directory, on_progress=on_progress)
         except OSError:
             if not directory.exists():  # else another process was faster
                 raise
         else:
-            if not agrees(differences, TOLERANCE):
+            if not parity.agrees(TOLERANCE):
                 raise FergcnError(
-                    f"found an export that differs from torch by {_worst(differences):.1e}, "
+                    f"found an export that differs from torch by {parity.worst:.1e}, "
                     f"expected at most {TOLERANCE:.0e}: use --runtime torch"
                 )
     return directory
@@ -206,8 +268,9 @@ def cached_export(
 def compare(
     checkpoint: Checkpoint,
     exported: ExportedNetwork,
+    in_8_bits: ExportedNetwork,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> list[Difference]:
+) -> Parity:
     """Compare an export with torch, from frames to every output, on clips of the bundled dataset.
 
     Batches have one clip and, at the end, all of them; where N is free, every other clip has more
@@ -216,6 +279,7 @@ def compare(
     Args:
         checkpoint: what was exported.
         exported: what came of it.
+        in_8_bits: the same with weights and values of 8 bits.
         on_progress: told (clips compared, clips in all).
     """
     model = checkpoint.model
@@ -223,6 +287,7 @@ def compare(
     num_frames = model.config.num_frames
     clips = load_rendered()[::CLIP_STEP]
     pairs: dict[str, list[tuple[Tensor, NDArray[np.float32]]]] = {name: [] for name in OUTPUTS}
+    rounded: dict[str, list[NDArray[np.float32]]] = {"features": [], "logits": []}
 
     def add(truth: dict[str, Tensor], outputs: dict[str, NDArray[np.float32]]) -> None:
         for name, values in truth.items():
@@ -241,17 +306,17 @@ def compare(
             truth = _head_truth(model, features[None])
             add(truth, exported.run_head(described["features"][None]))
             add({"features": features}, described)
+            coarse = in_8_bits.run_backbone(frames.numpy())["features"]
+            rounded["features"].append(coarse)
+            rounded["logits"].append(in_8_bits.run_head(coarse[None])["logits"])
             if length == num_frames:
                 usual.append(features)
             on_progress(number + 1, len(clips))
         together = torch.stack(usual)
         add(_head_truth(model, together), exported.run_head(together.numpy()))
-    return [_difference(name, found) for name, found in pairs.items() if found]
-
-
-def agrees(differences: list[Difference], tolerance: float) -> bool:
-    """Whether all outputs are within the tolerance; what is not a number is not."""
-    return bool(_worst(differences) <= tolerance)
+    outputs = [_difference(name, found) for name, found in pairs.items() if found]
+    exact = {name: [values for values, _ in pairs[name][: len(clips)]] for name in rounded}
+    return Parity(outputs, _int8(exact, rounded))
 
 
 def write_backbone(model: FERGCN, crop: int, path: Path) -> None:
@@ -467,7 +532,7 @@ def _check_packages() -> None:
 
 def _check_place(directory: Path) -> None:
     """Refuse to replace what is no export."""
-    ours = {CARD_FILE, BACKBONE_FILE, HEAD_FILE, PARITY_FILE}
+    ours = {CARD_FILE, BACKBONE_FILE, INT8_FILE, HEAD_FILE, PARITY_FILE}
     if directory.is_dir():
         others = sorted(path.name for path in directory.iterdir() if path.name not in ours)
         if not others:
@@ -498,5 +563,14 @@ def _difference(name: str, found: list[tuple[Tensor, NDArray[np.float32]]]) -> D
     )
 
 
-def _worst(differences: list[Difference]) -> float:
-    return float(np.max([entry.difference for entry in differences]))  # NaN wins
+def _int8(exact: dict[str, list[Tensor]], rounded: dict[str, list[NDArray[np.float32]]]) -> Int8:
+    features = torch.cat(exact["features"])
+    off = torch.from_numpy(np.concatenate(rounded["features"])) - features
+    probs = torch.cat(exact["logits"]).softmax(1)
+    coarse = torch.from_numpy(np.concatenate(rounded["logits"])).softmax(1)
+    return Int8(
+        features=float(off.norm() / features.norm()),
+        answers=len(probs),
+        same=int((probs.argmax(1) == coarse.argmax(1)).sum()),
+        probability=float((probs - coarse).abs().max()),
+    )

@@ -17,6 +17,7 @@ from fergcn.workers import num_cores
 
 CARD_FILE = "export.json"
 BACKBONE_FILE = "backbone.onnx"
+INT8_FILE = "backbone-int8.onnx"
 HEAD_FILE = "head.onnx"
 PARITY_FILE = "parity.json"
 FORMAT = 1
@@ -45,14 +46,15 @@ class ExportedNetwork:
     Args:
         directory: the folder.
         threads: of ONNX Runtime; None takes every core that this process may use.
+        int8: run the backbone whose weights and values have 8 bits.
 
     Raises:
-        FergcnError: the folder is not an export or is damaged.
+        FergcnError: the folder is not an export, is damaged, or has no such backbone.
     """
 
     device = "cpu"
 
-    def __init__(self, directory: Path, threads: int | None = None) -> None:
+    def __init__(self, directory: Path, threads: int | None = None, int8: bool = False) -> None:
         card = _read_card(directory)
         self.config = ModelConfig(**card["model"])
         self.num_frames = self.config.num_frames
@@ -71,12 +73,18 @@ class ExportedNetwork:
         self._directory = directory
         self._threads = threads or num_cores()
         hashes = card["files"]
-        for name in sorted({BACKBONE_FILE, HEAD_FILE, *hashes}):
+        if int8 and not (directory / INT8_FILE).is_file():
+            raise FergcnError(
+                f"{directory}: found no {INT8_FILE}, expected one: use --runtime onnx, "
+                "or export again if it is older than that file"
+            )
+        self._backbone_file = INT8_FILE if int8 else BACKBONE_FILE
+        for name in sorted({self._backbone_file, BACKBONE_FILE, HEAD_FILE, *hashes}):
             _check_unchanged(directory / name, hashes.get(name))
 
     @cached_property
     def _backbone(self) -> Any:
-        return open_session(self._directory / BACKBONE_FILE, self._threads)
+        return open_session(self._directory / self._backbone_file, self._threads)
 
     @cached_property
     def _head(self) -> Any:

@@ -7,7 +7,7 @@ from fergcn.analysis.segments import SegmentConfig
 from fergcn.expressions import SURE_FROM
 from fergcn.faces.detect import MTCNN_INPUT_SIZE
 
-Runtime = Literal["auto", "torch", "onnx"]
+Runtime = Literal["auto", "torch", "onnx", "int8"]
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,9 @@ class AnalysisConfig:
     device: str = "auto"
     """Where the network runs: `cpu`, `cuda`, or `auto` for a GPU if there is one."""
     runtime: Runtime = "auto"
-    """What runs the network: `torch`, `onnx` for ONNX Runtime on the CPU, or `auto` for ONNX
-    Runtime where the checkpoint has the files for it and no GPU is used."""
+    """What runs the network: `torch`, `onnx` for ONNX Runtime on the CPU, `int8` for the same with
+    a backbone of 8 bits, or `auto` for the last of these that the checkpoint has files for, where
+    no GPU is used."""
     segments: SegmentConfig = field(default_factory=SegmentConfig)
     """When an expression counts as shown."""
 
@@ -55,9 +56,9 @@ class AnalysisConfig:
             raise ValueError(
                 f"found runtime={self.runtime}, expected one of {', '.join(get_args(Runtime))}"
             )
-        if self.runtime == "onnx" and self.device not in ("auto", "cpu"):
+        if self.runtime in ("onnx", "int8") and self.device not in ("auto", "cpu"):
             raise ValueError(
-                f"found runtime=onnx and device={self.device}, expected auto or cpu: "
+                f"found runtime={self.runtime} and device={self.device}, expected auto or cpu: "
                 "leave --device out"
             )
         if (self.stride is not None and self.stride < 1) or self.batch_size < 1:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fergcn.analysis.config import Runtime
 from fergcn.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint
-from fergcn.exported import ExportedNetwork, WindowAnswers, is_export
+from fergcn.exported import INT8_FILE, ExportedNetwork, WindowAnswers, is_export
 
 if TYPE_CHECKING:
     from fergcn.analysis.torch_network import TorchNetwork
@@ -32,15 +32,14 @@ class FaceNetwork:
         checkpoint: a folder or a name as in `load_checkpoint`, or one that is loaded already; its
             network is moved to the device. But for the runtime `torch`, it may also be an export.
         device: `cpu`, `cuda`, or `auto` for a GPU if there is one.
-        runtime: `torch`, `onnx` for ONNX Runtime on the CPU, or `auto` for ONNX Runtime where no
-            GPU is used and the folder holds the files for it. With `onnx`, a checkpoint without
-            them is first exported into the user's cache folder, unless that was done before.
+        runtime: as `AnalysisConfig.runtime`. With `onnx` or `int8`, a checkpoint without the files
+            is first exported into the user's cache folder, unless that was done before.
         threads: that the network may use on a CPU, with torch in the whole process; None leaves
             torch as it is and gives ONNX Runtime every core that this process may use.
 
     Raises:
         FergcnError: there is no such checkpoint or device, or its network has no frame features;
-            with `onnx`, what `cached_export` and `ExportedNetwork` raise.
+            with `onnx` and `int8`, what `cached_export` and `ExportedNetwork` raise.
     """
 
     def __init__(
@@ -52,11 +51,11 @@ class FaceNetwork:
     ) -> None:
         self._network: TorchNetwork | ExportedNetwork
         if device == "auto":
-            device = "cuda" if runtime != "onnx" and _has_gpu() else "cpu"
+            device = "cuda" if runtime in ("auto", "torch") and _has_gpu() else "cpu"
         if runtime == "auto":
-            runtime = "onnx" if device == "cpu" and _has_export(checkpoint) else "torch"
-        if runtime == "onnx":
-            self._network = ExportedNetwork(_export_folder(checkpoint), threads)
+            runtime = cpu_runtime(checkpoint) if device == "cpu" else "torch"
+        if runtime != "torch":
+            self._network = open_export(checkpoint, runtime, threads)
             self.checkpoint: Checkpoint | ExportedNetwork = self._network
         else:
             # Importing torch takes longer than a short video to analyse.
@@ -107,16 +106,36 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _has_export(checkpoint: str | Path | Checkpoint) -> bool:
-    return not isinstance(checkpoint, Checkpoint) and is_export(checkpoint_folder(checkpoint))
+def cpu_runtime(checkpoint: str | Path | Checkpoint) -> Runtime:
+    """What runs a checkpoint on a CPU where nobody says it: the fastest that it has files for.
+
+    Raises:
+        FergcnError: there is no such checkpoint.
+    """
+    if isinstance(checkpoint, Checkpoint) or not is_export(checkpoint_folder(checkpoint)):
+        return "torch"
+    return "int8" if (checkpoint_folder(checkpoint) / INT8_FILE).is_file() else "onnx"
 
 
-def _export_folder(checkpoint: str | Path | Checkpoint) -> Path:
-    """The folder of an export, or of that of a checkpoint, which is made if need be."""
-    if not isinstance(checkpoint, Checkpoint):
-        if _has_export(checkpoint):
-            return checkpoint_folder(checkpoint)
-        checkpoint = load_checkpoint(checkpoint)
-    from fergcn.export import cached_export  # what it needs takes long to import
+def open_export(
+    checkpoint: str | Path | Checkpoint, runtime: Runtime, threads: int | None = None
+) -> ExportedNetwork:
+    """Open an export, or that of a checkpoint, which is made in the user's cache if need be.
 
-    return cached_export(checkpoint)
+    Args:
+        checkpoint: a folder or a name as in `load_checkpoint`, or one that is loaded already.
+        runtime: `onnx` or `int8`.
+        threads: as `ExportedNetwork` takes them.
+
+    Raises:
+        FergcnError: as `cached_export` and `ExportedNetwork`.
+    """
+    if not isinstance(checkpoint, Checkpoint) and is_export(checkpoint_folder(checkpoint)):
+        folder = checkpoint_folder(checkpoint)
+    else:
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = load_checkpoint(checkpoint)
+        from fergcn.export import cached_export  # what it needs takes long to import
+
+        folder = cached_export(checkpoint)
+    return ExportedNetwork(folder, threads, int8=runtime == "int8")

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from fergcn.analysis.config import Runtime
 from fergcn.commands.progress import progress_bars, stdout
 from fergcn.commands.scores import print_evaluation
 from fergcn.expressions import FergcnError
@@ -23,6 +24,7 @@ def evaluate(
     by: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     peers: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    runtime: Runtime = "auto",
 ) -> int:
     """Score a checkpoint on a dataset.
 
@@ -41,7 +43,10 @@ def evaluate(
         json_file: also write the scores there, and beside it every answer as a table (.csv).
         peers: score other tools beside it, on the same faces: fer, face-api. What they need is
             installed into an environment of their own in the cache, once.
+        runtime: what runs the backbone: torch, onnx, int8 (8 bits), or auto, as predict chooses it
+            on a CPU.
     """
+    from fergcn.analysis.network import cpu_runtime, open_export
     from fergcn.checkpoint import load_checkpoint
     from fergcn.commands.peers import find_peers, print_peers, score_peers
     from fergcn.evaluation import choose_expressions, evaluate_clips, load_faces
@@ -50,6 +55,9 @@ def evaluate(
     table_file = _check_outputs(json_file)
     peer_names = find_peers(peers or [])
     loaded = load_checkpoint(checkpoint)
+    if runtime == "auto":
+        runtime = cpu_runtime(checkpoint)
+    exported = None if runtime == "torch" else open_export(checkpoint, runtime)
     chosen = None
     if expressions is not None:
         names = [name.strip() for value in expressions for name in value.split(",")]
@@ -58,12 +66,12 @@ def evaluate(
         clips, failures = load_faces(dataset, root, loaded.model.config.num_frames, report)
         if hold_out is not None:
             clips = split_people(clips, hold_out)[1]
-        evaluation = evaluate_clips(loaded, clips, chosen, report, by or [])
+        evaluation = evaluate_clips(loaded, clips, chosen, report, by or [], exported=exported)
         num_frames = loaded.model.config.num_frames
         beside, failed = score_peers(peer_names, clips, evaluation.expressions, num_frames, report)
     for reason in (*failures, *failed.values()):
         print(f"fergcn: {reason}", file=sys.stderr)
-    stdout.print(f"{checkpoint} on {dataset}", soft_wrap=True, highlight=False)
+    stdout.print(f"{checkpoint} on {dataset}, by {runtime}", soft_wrap=True, highlight=False)
     print_evaluation(evaluation)
     if beside:
         print_peers({checkpoint: evaluation} | beside)
@@ -71,6 +79,7 @@ def evaluate(
         about: dict[str, Any] = {
             "dataset": dataset,
             "checkpoint": checkpoint,
+            "runtime": runtime,
             "hold_out": hold_out,
             "unreadable": list(failures),
         }

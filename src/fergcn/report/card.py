@@ -53,6 +53,7 @@ def _read_scores(path: Path, sha256: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         found = content["checkpoint_sha256"]
         content["selective"]["sure_from"], content["by"], content["intensity_claims"]
+        content["runtime"]
         content["recall_ci"]
     except (OSError, ValueError, KeyError, TypeError):
         raise FergcnError(
@@ -87,6 +88,7 @@ def _section(scores: Mapping[str, Any]) -> Iterator[str]:
     command = f"fergcn evaluate {scores['dataset']}"
     if scores["hold_out"] is not None:
         command += f" … --hold-out {scores['hold_out']}"
+    command += f" --runtime {scores['runtime']}"
     yield f"### `{scores['dataset']}`, {len(expressions)} expressions"
     yield (
         f"`{command}`, among {', '.join(expressions)}: {scores['count']} clips of "

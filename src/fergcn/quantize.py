@@ -1,0 +1,64 @@
+"""An exported backbone again, with weights and values of 8 bits: about twice as fast on a CPU."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fergcn.onnx_session  # noqa: F401  before ONNX Runtime, which reads what this sets
+
+BATCH = 16
+PRODUCTS = ("MatMul", "Gemm")
+"""Their inputs get 8 bits, their outputs, of which the features are one, do not."""
+OPERATORS = (*PRODUCTS, "Conv", "Add", "Relu", "Clip", "Pad", "AveragePool", "MaxPool")
+"""Those that get 8 bits; what follows a convolution must be among them, or its values would go back
+and forth."""
+
+
+def quantize_backbone(source: Path, target: Path, frames: NDArray[np.float32]) -> None:
+    """Write a backbone with weights and values of 8 bits.
+
+    Weights have a scale for each output channel and 7 of the 8 bits, because processors without
+    VNNI add products of 8 bits in 16, which overflow; values have the range that they take on the
+    frames.
+
+    Args:
+        source: an ONNX file that maps `frames` to `features` and holds its weights.
+        target: the file to write.
+        frames: `(M, 3, crop, crop)` normalised, of faces like those to come.
+    """
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Faces(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime has no types
+        def __init__(self) -> None:
+            self._batches: Iterator[NDArray[np.float32]] = iter(
+                frames[start : start + BATCH] for start in range(0, len(frames), BATCH)
+            )
+
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            batch = next(self._batches, None)
+            return None if batch is None else {"frames": batch}
+
+    with TemporaryDirectory() as folder:
+        folded = Path(folder) / "folded.onnx"  # normalisation is part of the weights there
+        quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
+        quantize_static(
+            str(folded),
+            str(target),
+            Faces(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(OPERATORS),
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={"OpTypesToExcludeOutputQuantization": list(PRODUCTS)},
+        )
