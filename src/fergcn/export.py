@@ -246,7 +246,7 @@ def cached_export(
     """
     made_from = [
         *(FORMAT, OPSET, torch.__version__, checkpoint.sha256, asdict(checkpoint.model.config)),
-        *(checkpoint.expressions, checkpoint.resize, checkpoint.crop),
+        *(checkpoint.expressions, checkpoint.resize, checkpoint.crop, INT8_FILE),
     ]
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
     directory = cache_dir() / "onnx" / key
