@@ -62,6 +62,7 @@ checkpoint: .venv/.installed-dev $(FACE_API)
 	rm -rf runs/calibrated
 	$(BIN)/fergcn calibrate runs/checkpoint/checkpoint stills data/stills --hold-out 5 -o runs/calibrated $(LOGGED)
 	$(BIN)/fergcn export runs/calibrated --in-place $(LOGGED)
+	rm -f src/fergcn/checkpoints/default/*.onnx
 	cp runs/calibrated/* src/fergcn/checkpoints/default
 
 $(FACE_API):
@@ -77,6 +78,7 @@ checkpoint-rendered-only: .venv/.installed-dev
 	rm -rf runs/rendered-only-calibrated
 	$(BIN)/fergcn calibrate runs/rendered-only/checkpoint rendered --other-people -o runs/rendered-only-calibrated $(LOGGED)
 	$(BIN)/fergcn export runs/rendered-only-calibrated --in-place $(LOGGED)
+	rm -f src/fergcn/checkpoints/rendered-only/*.onnx
 	cp runs/rendered-only-calibrated/* src/fergcn/checkpoints/rendered-only
 
 # What the model cards say was measured, with STILLS=folder: `default` on the people kept aside from

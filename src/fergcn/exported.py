@@ -73,13 +73,13 @@ class ExportedNetwork:
         self._directory = directory
         self._threads = threads or num_cores()
         hashes = card["files"]
-        if int8 and not (directory / INT8_FILE).is_file():
+        if int8 and INT8_FILE not in hashes:
             raise FergcnError(
-                f"{directory}: found no {INT8_FILE}, expected one: use --runtime onnx, "
-                "or export again if it is older than that file"
+                f"{directory}: found an export without {INT8_FILE}, expected one with it: use "
+                "--runtime onnx, or export again if it is older than that file"
             )
         self._backbone_file = INT8_FILE if int8 else BACKBONE_FILE
-        for name in sorted({self._backbone_file, BACKBONE_FILE, HEAD_FILE, *hashes}):
+        for name in sorted({BACKBONE_FILE, HEAD_FILE, *hashes}):
             _check_unchanged(directory / name, hashes.get(name))
 
     @cached_property
@@ -113,6 +113,15 @@ class ExportedNetwork:
 def is_export(directory: Path) -> bool:
     """Whether a folder says of itself that it is an exported network."""
     return (directory / CARD_FILE).is_file()
+
+
+def has_int8(directory: Path) -> bool:
+    """Whether an export has a backbone of 8 bits.
+
+    Raises:
+        FergcnError: the folder is not an export, or its card is damaged.
+    """
+    return INT8_FILE in _read_card(directory)["files"]
 
 
 def _read_card(directory: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fergcn.analysis.config import Runtime
 from fergcn.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint
-from fergcn.exported import INT8_FILE, ExportedNetwork, WindowAnswers, is_export
+from fergcn.exported import ExportedNetwork, WindowAnswers, has_int8, is_export
 
 if TYPE_CHECKING:
     from fergcn.analysis.torch_network import TorchNetwork
@@ -110,11 +110,11 @@ def cpu_runtime(checkpoint: str | Path | Checkpoint) -> Runtime:
     """What runs a checkpoint on a CPU where nobody says it: the fastest that it has files for.
 
     Raises:
-        FergcnError: there is no such checkpoint.
+        FergcnError: there is no such checkpoint, or its export's card is damaged.
     """
     if isinstance(checkpoint, Checkpoint) or not is_export(checkpoint_folder(checkpoint)):
         return "torch"
-    return "int8" if (checkpoint_folder(checkpoint) / INT8_FILE).is_file() else "onnx"
+    return "int8" if has_int8(checkpoint_folder(checkpoint)) else "onnx"
 
 
 def open_export(

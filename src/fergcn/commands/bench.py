@@ -166,7 +166,7 @@ def _bench_video(video: Path) -> None:
     stdout.print(
         f"backbone alone: {in_32_bits:.0f} GFLOP/s in 32 bits, {in_32_bits / peak:.0%} of the "
         f"{peak:.0f} that large matrix products reach on this machine; in 8 bits, as predict runs "
-        f"it, {in_8_bits:.0f}, {in_8_bits / in_32_bits:.1f} times as many"
+        f"it on a CPU, {in_8_bits:.0f}, {in_8_bits / in_32_bits:.1f} times as many"
     )
 
 

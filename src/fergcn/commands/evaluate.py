@@ -58,6 +58,11 @@ def evaluate(
     if runtime == "auto":
         runtime = cpu_runtime(checkpoint)
     exported = None if runtime == "torch" else open_export(checkpoint, runtime)
+    if exported is not None and exported.sha256 != loaded.sha256:
+        raise FergcnError(
+            f"{checkpoint}: found an export of the weights {exported.sha256[:12]}…, expected one "
+            f"of {loaded.sha256[:12]}…: export again, or use --runtime torch"
+        )
     chosen = None
     if expressions is not None:
         names = [name.strip() for value in expressions for name in value.split(",")]
