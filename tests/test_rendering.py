@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from fergcn.clips import load_clip
 from fergcn.datasets import list_dataset, load_dataset
 from fergcn.datasets.check import check_dataset
 from fergcn.datasets.rendered import BUNDLED, load_frame_truth, load_motion, load_rendered
@@ -26,10 +27,18 @@ from fergcn.faces.align import LANDMARK_TEMPLATE
 from fergcn.rendering import RenderConfig, facs, render_dataset
 from fergcn.rendering.clips import ClipRequest, _sample_movement, render_clip
 from fergcn.rendering.contact_sheet import contact_sheet
+from fergcn.rendering.draw import View, draw_head, landmarks, pose_head, to_camera, to_plane
 from fergcn.rendering.facs import PROTOTYPES, Actions, sample_apex
 from fergcn.rendering.head import Head, load_head
 from fergcn.rendering.identity import make_person
-from fergcn.rendering.rasterize import vertex_normals, visible_triangles
+from fergcn.rendering.points import NUM_PAIRS, face_points, place_points
+from fergcn.rendering.rasterize import (
+    SKIN,
+    interpolate_at_pixels,
+    vertex_normals,
+    visible_triangles,
+)
+from fergcn.rendering.scene import sample_lighting
 from fergcn.rendering.timing import KINDS, SECOND_PEAK, Kind, sample_curves
 from fergcn.video import read_frames
 
@@ -219,6 +228,9 @@ def test_stills_show_the_apex_and_tell_its_actions(all_kinds: Path, head: Head) 
     with (all_kinds / "actions.csv").open(newline="") as file:
         told = {row.pop("clip_id"): row for row in csv.DictReader(file)}
     assert told.keys() == {clip.clip_id for clip in clips}
+    with np.load(all_kinds / "points.npz") as arrays:
+        placed = dict(zip(arrays["clip_id"].tolist(), arrays["points"], strict=True))
+    assert placed.keys() == told.keys()
     for clip in clips:
         expected = 0.0 if clip.expression == "neutral" else clip.attributes["apex_strength"]
         assert clip.intensity == (expected,)
@@ -226,10 +238,61 @@ def test_stills_show_the_apex_and_tell_its_actions(all_kinds: Path, head: Head) 
         request = ClipRequest(
             3, int(clip.subject_id[-1]), clip.expression, index, "still", 32, 8, 9
         )
-        shown = render_clip(request).actions[0]
+        rendered = render_clip(request)
+        assert clip.path.suffix == ".jpg"
+        seen = load_clip(clip, 1).astype(float)
+        assert np.abs(seen - rendered.frames).mean() < 3  # what JPEG costs
+        assert rendered.points is not None
+        np.testing.assert_allclose(placed[clip.clip_id], rendered.points, atol=1e-5)
+        shown = rendered.actions[0]
         assert told[clip.clip_id] == {
             name: f"{value:.4f}" for name, value in zip(head.action_names, shown, strict=True)
         }
+
+
+def test_points_are_spread_over_both_sides_of_the_face(head: Head) -> None:
+    points = face_points(head)
+    assert len(set(points.tolist())) == len(points) == 2 * NUM_PAIRS
+    assert set(points.tolist()) <= set(head.part_vertices(SKIN).tolist())
+    places = head.rest[points].astype(float)
+    left, right = places[:NUM_PAIRS], places[NUM_PAIRS:]
+    assert (left[:, 0] > 0).all()
+    np.testing.assert_allclose(right, left * (-1, 1, 1), atol=0.03)
+    apart = np.linalg.norm(left[:, None] - left[None], axis=2) + 9 * np.eye(NUM_PAIRS)
+    assert apart.min() > 0.05  # of the distance between the eyes
+
+
+def test_points_are_where_the_picture_shows_them(head: Head) -> None:
+    """A pixel under a point shows that place of the head, seen from the front."""
+    size = 400
+    rng = np.random.default_rng(0)
+    person = make_person(head, 0, 3)
+    actions = np.zeros(52)
+    actions[[head.action_names.index(name) for name in ("jawOpen", "browInnerUp")]] = 0.9, 1.0
+    view = View(np.zeros(3), 12.0, np.array([[90.0, 0, 200], [0, 90, 140]]))
+    image = np.zeros((size, size, 3), np.float32)
+    drawing = draw_head(image, head, person, actions, view, sample_lighting(rng), 5.0)
+    place, covered = interpolate_at_pixels(
+        head.rest, drawing.triangles, drawing.triangle_ids, drawing.weights
+    )
+    points = place_points(head, person, actions, view, size)
+    pixels = np.floor(points[0] * size).astype(int)
+    shown = place[pixels[:, 1], pixels[:, 0]]
+    off = np.linalg.norm(shown - head.rest[face_points(head)], axis=1)
+    assert covered[pixels[:, 1], pixels[:, 0]].mean() > 0.95
+    assert np.median(off) < 0.02
+    assert np.mean(off < 0.06) > 0.75  # others are below the chin, or at the edge of the face
+    plane = to_plane(to_camera(pose_head(head, person, actions), view.angles, 12.0), 12.0)
+    chin = int(np.argmin(head.rest[face_points(head)][:, 1]))
+    brow = int(np.argmin(points[1, :, 1]))  # what goes up farthest
+    mouth = landmarks(head, plane)[3:].mean(axis=0) * 90 + (200, 140)
+    assert points[0, chin, 1] * size > mouth[1] > points[0, brow, 1] * size
+    assert points[1, chin, 1] > 0.02  # down, as the jaw opens
+    assert points[1, brow, 1] < -0.005
+    assert 0 < head.rest[face_points(head)][brow, 1] < 0.75
+    still = place_points(head, person, np.zeros(52), view, size)
+    assert not still[1].any()
+    np.testing.assert_allclose(points[0] - points[1], still[0], atol=1e-6)
 
 
 def test_one_picture_is_a_clip_and_strength_is_as_asked(tmp_path: Path) -> None:

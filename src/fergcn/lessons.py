@@ -1,13 +1,14 @@
 """What clips can teach besides the name of their expression, from tables with a row for each.
 
-Another network's probabilities; and the facial actions that a renderer knows: a backbone that has
-to tell how far the jaw is open and the brows are raised looks at what real faces share with
-rendered ones.
+Another network's probabilities; and what a renderer knows, facial actions and where points of the
+face are: a backbone that has to tell how far the jaw is open and the brows are raised looks at what
+real faces share with rendered ones.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -22,39 +23,101 @@ from fergcn.model import FERGCN
 MIN_DEVIATION = 0.03
 """What differs less than that from clip to clip (standard deviation) is not taught."""
 
+LEAST_SPREAD = 0.0025
+"""Points that hardly move are told to no more than this, in sides of the picture."""
 
-class ActionLearner(nn.Module):
-    """A network that also tells facial actions, by a linear layer that no checkpoint keeps.
+Maps = Callable[[Sequence[int], int], NDArray[np.float64]]
+"""Tells where the pictures of clips go in an epoch: `(B, 2, 3)`, see `transforms.wild_map`."""
+
+
+class LessonLearner(nn.Module):
+    """A network that also tells what `Lessons` teach, by a linear layer that no checkpoint keeps.
 
     Args:
         model: the network.
-        num_actions: number of actions.
+        num_outputs: how many numbers it is to tell.
     """
 
-    def __init__(self, model: FERGCN, num_actions: int) -> None:
+    def __init__(self, model: FERGCN, num_outputs: int) -> None:
         super().__init__()
         self.model = model
-        self.layer = nn.Linear(model.backbone_dim, num_actions)
+        self.layer = nn.Linear(model.backbone_dim, num_outputs)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Classify clips and tell their actions.
+        """Classify clips and tell what else is seen in them.
 
         Args:
             frames: `(B, N, 3, H, W)`, as the network takes them.
 
         Returns:
-            Logits `(B, num_classes)` and actions `(B, num_actions)`, the mean over the frames.
+            Logits `(B, num_classes)` and what is told `(B, num_outputs)`, the mean over the frames.
         """
         model = self.model
         features = model.backbone_features(frames.flatten(0, 1))  # (B·N, C)
         nodes = model.projection(model.dropout(features)).view(*frames.shape[:2], -1)
-        actions: Tensor = self.layer(features).view(*frames.shape[:2], -1).mean(dim=1)
-        return model.head(nodes), actions
+        told: Tensor = self.layer(features).view(*frames.shape[:2], -1).mean(dim=1)
+        return model.head(nodes), told
 
 
-def _rows_of_clips(path: Path, clips: Sequence[Clip]) -> pd.DataFrame:
-    """Rows `(len(clips), columns)` of a table with `clip_id`; of NaN for clips not in it."""
-    table = pd.read_csv(path).drop_duplicates("clip_id").set_index("clip_id")
+class Lessons:
+    """What a renderer knows about the training clips, epoch by epoch.
+
+    Args:
+        actions: `(clips, A)`, see `read_actions`; the same in every epoch.
+        points: `(clips, 2, P, 2)`, see `read_points`; they move with the picture.
+        maps: where the pictures go.
+
+    Attributes:
+        widths: how many numbers each lesson has: actions, positions of points, their shifts.
+    """
+
+    def __init__(
+        self,
+        actions: NDArray[np.float32] | None,
+        points: NDArray[np.float32] | None,
+        maps: Maps,
+    ) -> None:
+        self.actions, self.points, self.maps = actions, points, maps
+        self.widths = () if actions is None else (actions.shape[1],)
+        if points is not None:
+            self.widths += (2 * points.shape[2],) * 2
+            known = np.flatnonzero(np.isfinite(points).all(axis=(1, 2, 3))).tolist()
+            seen = seen_points(points[known], maps(known, 0))  # what is usual, from one epoch
+            self.usual, self.spread = seen.mean(axis=0), seen.std(axis=0).clip(min=LEAST_SPREAD)
+
+    def shown(self, rows: NDArray[np.int64], epoch: int) -> list[Tensor]:
+        """What is seen of some clips: of each lesson `(B, width)`, rows of NaN where unknown."""
+        lessons = []
+        if self.actions is not None:
+            lessons.append(self.actions[rows])
+        if self.points is not None:
+            seen = seen_points(self.points[rows], self.maps(rows.tolist(), epoch))
+            standard = ((seen - self.usual) / self.spread).astype(np.float32)
+            lessons += [
+                standard[:, 0].reshape(len(rows), -1),
+                standard[:, 1].reshape(len(rows), -1),
+            ]
+        return [torch.from_numpy(lesson) for lesson in lessons]
+
+
+def lesson_loss(told: Tensor, shown: Sequence[Tensor]) -> Tensor:
+    """Mean squared error of each lesson, added up.
+
+    Args:
+        told: `(B, num_outputs)`, the lessons one after the other.
+        shown: of each lesson `(B, width)`; a row of NaN is not known and counts as 0.
+    """
+    parts = torch.split(told.float(), [lesson.shape[1] for lesson in shown], dim=1)
+    losses = []
+    for part, lesson in zip(parts, shown, strict=True):
+        known = torch.isfinite(lesson)
+        losses.append(torch.where(known, part - lesson.nan_to_num(), 0.0).square().mean())
+    return torch.stack(losses).sum()
+
+
+def _rows_of_clips(path: Path, table: pd.DataFrame, clips: Sequence[Clip]) -> pd.DataFrame:
+    """Rows `(len(clips), columns)` of a file's table with `clip_id`; of NaN for clips not in it."""
+    table = table.drop_duplicates("clip_id").set_index("clip_id")
     counts = Counter(clip.clip_id for clip in clips)
     for clip_id in table.index:
         if counts[clip_id] > 1:  # of two datasets: which one the row is about is not known
@@ -85,7 +148,9 @@ def read_actions(path: Path, clips: Sequence[Clip]) -> NDArray[np.float32]:
             the same row.
     """
     try:
-        values = _without_sides(_rows_of_clips(path, clips).astype(np.float64)).to_numpy()
+        values = _without_sides(
+            _rows_of_clips(path, pd.read_csv(path), clips).astype(np.float64)
+        ).to_numpy()
         known = values[np.isfinite(values).all(axis=1)]
         varies = known.std(axis=0) > MIN_DEVIATION if len(known) else np.zeros(1, bool)
         if not varies.any():
@@ -114,15 +179,56 @@ def _without_sides(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def action_loss(told: Tensor, shown: Tensor) -> Tensor:
-    """Mean squared error of the actions that are known.
+def read_points(path: Path, clips: Sequence[Clip]) -> NDArray[np.float32]:
+    """Read where points of the faces are in the training clips.
 
     Args:
-        told: `(B, A)`.
-        shown: `(B, A)`; a row of NaN is not known and counts as 0.
+        path: arrays `clip_id` `(n,)` and `points` `(n, 2, P, 2)`, as `fergcn render` writes them
+            for the kind `still`: x and y of each point, 0–1 of the picture, and how far facial
+            actions have moved it; the second half of the points mirrors the first.
+        clips: the training clips.
+
+    Returns:
+        `(len(clips), 2, P, 2)`; NaN for clips that are not in the file.
+
+    Raises:
+        FergcnError: the file holds no such arrays, tells nothing of the clips, or two of the clips
+            have the same row.
     """
-    known = torch.isfinite(shown)
-    return torch.where(known, told.float() - shown.nan_to_num(), 0.0).square().mean()
+    try:
+        with np.load(path) as arrays:
+            clip_ids, points = arrays["clip_id"], arrays["points"]
+        _, sides, num_points, axes = points.shape
+        if (sides, num_points % 2, axes) != (2, 0, 2) or not np.isfinite(points).all():
+            raise ValueError
+        table = pd.DataFrame(points.reshape(len(points), -1)).assign(clip_id=clip_ids)
+        rows = _rows_of_clips(path, table, clips)
+        if rows.isna().all(axis=None):
+            raise ValueError
+    except (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile):
+        raise FergcnError(
+            f"{path}: found no points of these clips' faces, expected arrays clip_id and points: "
+            "make them with fergcn render --kinds still"
+        ) from None
+    placed: NDArray[np.float32] = rows.to_numpy(np.float32).reshape(-1, 2, num_points, 2)
+    return placed
+
+
+def seen_points(points: NDArray[np.float32], maps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Move points with their pictures; a mirrored face's left points are its right ones.
+
+    Args:
+        points: `(B, 2, P, 2)`, see `read_points`.
+        maps: `(B, 2, 3)`, see `transforms.wild_map`.
+
+    Returns:
+        `(B, 2, P, 2)`.
+    """
+    seen: NDArray[np.float64] = np.einsum("bij,bspj->bspi", maps[:, :, :2], points)
+    seen[:, 0] += maps[:, None, :, 2]
+    mirrored = np.linalg.det(maps[:, :, :2]) < 0
+    seen[mirrored] = np.roll(seen[mirrored], points.shape[2] // 2, axis=2)
+    return seen
 
 
 def read_soft_labels(
@@ -143,7 +249,7 @@ def read_soft_labels(
         FergcnError: the file is no such table, or two of the clips have the same row.
     """
     try:
-        answers = _rows_of_clips(path, clips).reindex(columns=list(expressions))
+        answers = _rows_of_clips(path, pd.read_csv(path), clips).reindex(columns=list(expressions))
         probs: NDArray[np.float32] = answers.astype(np.float64).fillna(0).to_numpy(np.float32)
         if not ((probs >= 0) & (probs <= 1)).all() or not probs.any():
             raise ValueError

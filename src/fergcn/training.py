@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,9 +33,11 @@ from fergcn.features import (
     distinct_frames,
 )
 from fergcn.lessons import (
-    ActionLearner,
-    action_loss,
+    LessonLearner,
+    Lessons,
+    lesson_loss,
     read_actions,
+    read_points,
     read_soft_labels,
     soft_loss,
 )
@@ -46,7 +49,14 @@ from fergcn.model import (
     last_layer,
 )
 from fergcn.pairs import neutral_partners, with_movement
-from fergcn.transforms import augment_clip, augment_wild, draw_augmentation, eval_transform
+from fergcn.styles import mix_styles
+from fergcn.transforms import (
+    augment_clip,
+    augment_wild,
+    draw_augmentation,
+    eval_transform,
+    wild_map,
+)
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
@@ -101,6 +111,12 @@ class TrainConfig:
     actions: str | None = None
     """Table of facial actions, as `fergcn render` writes it for the kind `still`; the backbone is
     to tell these, too."""
+    points: str | None = None
+    """Arrays of points of the face, as `fergcn render` writes them for the kind `still`; the
+    backbone is to tell where they are and how far actions have moved them."""
+    mix_styles: float = 0.0
+    """How often a picture's early features take on the contrast and tint of another one's
+    (MixStyle, Zhou et al. 2021), so that the network looks at something else."""
     freeze_backbone: bool = False
     """Train projection and head only, on backbone features that are computed once."""
     init: str | None = None
@@ -124,7 +140,7 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "resize", "crop", "devices"):
             if (value := getattr(self, name)) < 1:
                 raise FergcnError(f"found {name}={value}, expected at least 1: raise it")
-        for name in ("balance", "label_smoothing", "rare_shift", "neutral_pairs"):
+        for name in ("balance", "label_smoothing", "rare_shift", "neutral_pairs", "mix_styles"):
             if not 0 <= (share := getattr(self, name)) <= 1:
                 raise FergcnError(f"found {name}={share}, expected 0 to 1: choose one between")
         if self.neutral_pairs and not self.freeze_backbone:
@@ -132,10 +148,21 @@ class TrainConfig:
                 f"found neutral_pairs={self.neutral_pairs} and a backbone that is trained, "
                 "expected one whose features stay: add --freeze-backbone"
             )
-        if self.actions is not None and self.freeze_backbone:
+        for name in ("actions", "points"):
+            if getattr(self, name) is not None and self.freeze_backbone:
+                raise FergcnError(
+                    f"found {name}={getattr(self, name)} and a backbone that stays, expected one "
+                    f"that learns: leave --freeze-backbone or --{name} out"
+                )
+        if self.mix_styles and self.freeze_backbone:
             raise FergcnError(
-                f"found actions={self.actions} and a backbone that stays, expected one that "
-                "learns: leave --freeze-backbone or --actions out"
+                f"found mix_styles={self.mix_styles} and a backbone that stays, expected one that "
+                "learns: leave --freeze-backbone or --mix-styles out"
+            )
+        if self.points is not None and self.augmentation != "wild":
+            raise FergcnError(
+                f"found points={self.points} and the augmentation {self.augmentation}, expected "
+                "one that tells where points go: pass --augmentation wild"
             )
         if self.crop > self.resize:
             raise FergcnError(
@@ -155,6 +182,8 @@ def build_model(model_config: ModelConfig, config: TrainConfig) -> Network:
         "freeze_backbone": config.freeze_backbone,
         "init": config.init is not None,
         "actions": config.actions is not None,
+        "points": config.points is not None,
+        "mix_styles": config.mix_styles > 0,
     }
     if model_config.network == "r3d-18" and any(per_frame.values()):
         name = next(name for name, asked in per_frame.items() if asked)
@@ -365,11 +394,13 @@ def train_model(
         answers = read_soft_labels(Path(config.soft_labels), clips, expressions)
         settings["soft_labels"] = hashlib.sha256(answers.tobytes()).hexdigest()[:16]
         soft_labels = torch.from_numpy(answers)
-    actions = None
+    shown = {}
     if config.actions is not None:
-        shown = read_actions(Path(config.actions), clips)
-        settings["actions"] = hashlib.sha256(shown.tobytes()).hexdigest()[:16]
-        actions = torch.from_numpy(shown)
+        shown["actions"] = read_actions(Path(config.actions), clips)
+    if config.points is not None:
+        shown["points"] = read_points(Path(config.points), clips)
+    for name, values in shown.items():
+        settings[name] = hashlib.sha256(values.tobytes()).hexdigest()[:16]
     fingerprint = run_fingerprint(settings)
     checkpoint_dir = run_dir / "checkpoint"
     state_path = run_dir / "state.safetensors"
@@ -392,9 +423,14 @@ def train_model(
                 config.crop,
                 lambda done, total: on_progress("features", done, total),
             )
-    if actions is not None:
+    if config.mix_styles:
         assert isinstance(model, FERGCN)  # build_model has refused others
-        trained = ActionLearner(model, actions.shape[1])
+        mix_styles(model.backbone, config.mix_styles)
+    lessons = None
+    if shown:
+        assert isinstance(model, FERGCN)  # build_model has refused others
+        lessons = Lessons(shown.get("actions"), shown.get("points"), partial(_wild_maps, config))
+        trained = LessonLearner(model, sum(lessons.widths))
     partners: dict[int, NDArray[np.int64]] = {}
     if features is not None and config.neutral_pairs:
         partners = neutral_partners(clips, features, sources)
@@ -451,12 +487,13 @@ def train_model(
             _set_learning_rate(optimizer, config, epoch + step / len(batches))
             inputs, labels = fabric.to_device((inputs, labels))
             output = wrapped(inputs)
-            logits = output if actions is None else output[0]
+            logits = output if lessons is None else output[0]
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
-            rows = torch.from_numpy(batches[step])
-            if actions is not None:
-                loss = loss + action_loss(output[1], actions[rows].to(logits.device))
+            if lessons is not None:
+                seen = lessons.shown(batches[step], epoch)
+                loss = loss + lesson_loss(output[1], [part.to(logits.device) for part in seen])
             if soft_labels is not None:
+                rows = torch.from_numpy(batches[step])
                 softened = soft_loss(logits, soft_labels[rows].to(logits.device))
                 loss = loss + config.soft_share * softened
             wrapped_optimizer.zero_grad()
@@ -641,6 +678,12 @@ def _launch_fabric(config: TrainConfig, run_dir: Path) -> Any:
 
 def _epoch_seed(seed: int, epoch: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, epoch, 3, rank]).generate_state(1)[0])
+
+
+def _wild_maps(config: TrainConfig, rows: Sequence[int], epoch: int) -> NDArray[np.float64]:
+    """Where an epoch's pictures of clips go, `(len(rows), 2, 3)`."""
+    keys = [(config.seed, epoch, row) for row in rows]  # those of AugmentedClips
+    return np.stack([wild_map(key, config.resize, config.crop) for key in keys])
 
 
 def _set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, at: float) -> None:

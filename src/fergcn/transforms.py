@@ -110,6 +110,48 @@ def augment_clip(
     return normalize(((frames - mean) * augmentation.contrast + mean).clamp(0, 1))
 
 
+@dataclass(frozen=True)
+class _Placement:
+    """How `augment_wild` moves a picture about its centre, in pixels after resizing."""
+
+    shift: tuple[float, float]
+    angle: float
+    """Clockwise, in degrees."""
+    scale: float
+    shear: float
+    """In degrees."""
+    flip: bool
+
+
+def _draw_placement(rng: np.random.Generator, resize: int) -> _Placement:
+    right, down = rng.normal(0, 0.02, 2) * resize
+    angle, scale, shear = rng.normal(0, 7), float(np.exp(rng.normal(0, 0.06))), rng.normal(0, 2)
+    return _Placement((right, down), angle, scale, shear, flip=rng.random() < 0.5)
+
+
+def wild_map(key: Sequence[int], resize: int, crop: int) -> NDArray[np.float64]:
+    """Tell where `augment_wild` puts what a picture shows.
+
+    Args:
+        key: as there.
+        resize: as there.
+        crop: as there.
+
+    Returns:
+        `(2, 3)` matrix from x and y in the picture to x and y in what is cut out, both 0 at the
+        left or upper edge and 1 at the other; mirrored where its determinant is below 0.
+    """
+    placement = _draw_placement(np.random.default_rng(list(key)), resize)
+    angle, shear = np.deg2rad([placement.angle, placement.shear])
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = placement.scale * turn @ [[1, -np.tan(shear)], [0, 1]] * resize / crop
+    shift = np.array(placement.shift) / crop
+    if placement.flip:
+        linear[0], shift[0] = -linear[0], -shift[0]
+    middle = np.full(2, 0.5)
+    return np.column_stack([linear, middle + shift - linear @ middle])
+
+
 def augment_wild(faces: NDArray[np.uint8], key: Sequence[int], resize: int, crop: int) -> Tensor:
     """Change a clip as pictures from anywhere differ, alike in all frames, and normalise.
 
@@ -129,20 +171,20 @@ def augment_wild(faces: NDArray[np.uint8], key: Sequence[int], resize: int, crop
     from torchvision.transforms.v2 import functional as F  # noqa: N812
 
     rng = np.random.default_rng(list(key))
+    placement = _draw_placement(rng, resize)
     frames = F.to_dtype(_resized(faces, resize), torch.float32, scale=True)
-    shift = (rng.normal(0, 0.02, 2) * resize).tolist()
     frames = F.affine(
         frames,
-        angle=rng.normal(0, 7),
-        translate=shift,
-        scale=float(np.exp(rng.normal(0, 0.06))),
-        shear=[rng.normal(0, 2), 0.0],
+        angle=placement.angle,
+        translate=list(placement.shift),
+        scale=placement.scale,
+        shear=[placement.shear, 0.0],
         interpolation=F.InterpolationMode.BILINEAR,
         # What comes into view from beyond the edge is neither black nor white.
         fill=[float(value) for value in frames.mean(dim=(0, 2, 3))],
     )
     frames = F.center_crop(frames, [crop, crop])
-    if rng.random() < 0.5:
+    if placement.flip:
         frames = F.horizontal_flip(frames)
     if rng.random() < 0.5:
         frames = F.rgb_to_grayscale(frames, num_output_channels=3)

@@ -74,7 +74,7 @@ def load_rendered(root: Path | None = None, kind: str | None = None) -> list[Cli
     for clip in clips:
         if not clip.path.exists():
             raise FergcnError(
-                f"{clip.path}: found no such file, expected the video of a clip in clips.csv: "
+                f"{clip.path}: found no such file, expected what a row of clips.csv is about: "
                 "copy or render the dataset again"
             )
     return clips
@@ -188,11 +188,12 @@ def _damaged(path: Path, expected: str) -> FergcnError:
 
 def _clip(root: Path, row: dict[str, str], intensity: dict[str, list[float]]) -> Clip:
     try:
+        suffix = ".jpg" if row["kind"] == "still" else ".mp4"
         return Clip(
             clip_id=row["clip_id"],
             subject_id=row["subject_id"],
             expression=row["expression"],
-            path=root / "clips" / row["subject_id"] / f"{row['clip_id']}.mp4",
+            path=root / "clips" / row["subject_id"] / f"{row['clip_id']}{suffix}",
             intensity=tuple(intensity[row["clip_id"]]),
             apex_index=int(row["apex_index"]) if row["apex_index"] else None,
             attributes={

@@ -21,6 +21,7 @@ from fergcn.rendering.draw import (
 )
 from fergcn.rendering.head import Head, load_head
 from fergcn.rendering.identity import Person, make_person
+from fergcn.rendering.points import place_points
 from fergcn.rendering.rasterize import interpolate_at_pixels
 from fergcn.rendering.timing import KINDS, Kind, delayed, sample_curves
 
@@ -90,6 +91,9 @@ class RenderedClip:
     """`(N,)` true intensity of that one; 0 everywhere where there is none."""
     motion: NDArray[np.uint8]
     """`(MOTION_GRID, MOTION_GRID)` where the expression moves the face; 255 at its maximum."""
+    points: NDArray[np.float32] | None
+    """`(2, P, 2)` in a still, where points of the face are and how far actions have moved them, see
+    `fergcn.rendering.points`; None in other clips."""
     attributes: dict[str, float | str]
     """About the person."""
 
@@ -143,6 +147,7 @@ def render_clip(request: ClipRequest) -> RenderedClip:
     frames = []
     exposure = 0.0
     motion = np.zeros((MOTION_GRID, MOTION_GRID), np.uint8)
+    points = None
     for index, action_values in enumerate(movement.action_values):
         points = to_camera(pose_head(head, person, action_values), angles[index], distance)
         marks = landmarks(head, to_plane(points, distance)) + landmark_error[index]
@@ -157,6 +162,9 @@ def render_clip(request: ClipRequest) -> RenderedClip:
             moved = pose_head(head, person, action_values)
             still = pose_head(head, person, action_values - movement.expression_apex)
             motion = _motion_map(moved, still, view, drawing)
+        if request.kind == "still":
+            in_crop = View(angles[index], distance, crop_matrix)
+            points = place_points(head, person, action_values, in_crop, request.image_size)
         if frame_border is not None:
             image = scene.repeat_border(image, frame_border, view.matrix)
         face = cv2.resize(image, (request.image_size,) * 2, interpolation=cv2.INTER_AREA)
@@ -171,6 +179,7 @@ def render_clip(request: ClipRequest) -> RenderedClip:
         second_expression=movement.second_expression,
         second_intensity=movement.second_intensity,
         motion=motion,
+        points=points,
         attributes=person.table_row,
     )
 

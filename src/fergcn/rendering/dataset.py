@@ -10,7 +10,10 @@ Layout of a finished dataset::
     motion.npy      (clips, 14, 14) uint8: where each expression moves the face
     actions.csv     where the kind `still` is among those rendered: what each of these faces does,
                     one column for each of ARKit's 52 actions
-    clips/<subject_id>/<clip_id>.mp4
+    points.npz      likewise, arrays clip_id (stills,) and points (stills, 2, P, 2): where points of
+                    these faces are, 0–1 of the picture, x first, and how far actions have moved
+                    them; the second half mirrors the first, which is on the subject's left
+    clips/<subject_id>/<clip_id>.mp4, or .jpg for a still
 
 While rendering, `in-progress/` holds the settings and what is known about each finished clip.
 """
@@ -27,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from fergcn.expressions import EXPRESSIONS, FergcnError
@@ -75,7 +79,7 @@ class RenderConfig:
     seed: int = 0
     """Two seeds share no subject."""
     crf: int = 22
-    """Quality of the videos for x264, lower is better and larger."""
+    """Quality of the videos for x264, lower is better and larger; stills are JPEG of quality 95."""
 
     def __post_init__(self) -> None:
         if unknown := set(self.expressions) - set(EXPRESSIONS):
@@ -258,8 +262,9 @@ def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
     return ", ".join(f"{name} {old.get(name)}, not {new[name]}" for name in names)
 
 
-def _video_path(output: Path, request: "ClipRequest") -> Path:
-    return output / "clips" / request.subject_id / f"{request.clip_id}.mp4"
+def _clip_path(output: Path, request: "ClipRequest") -> Path:
+    suffix = ".jpg" if request.kind == "still" else ".mp4"
+    return output / "clips" / request.subject_id / f"{request.clip_id}{suffix}"
 
 
 def _facts_path(output: Path, request: "ClipRequest") -> Path:
@@ -267,14 +272,14 @@ def _facts_path(output: Path, request: "ClipRequest") -> Path:
 
 
 def _is_rendered(output: Path, request: "ClipRequest") -> bool:
-    return _video_path(output, request).exists() and _facts_path(output, request).exists()
+    return _clip_path(output, request).exists() and _facts_path(output, request).exists()
 
 
 # --- rendering -----------------------------------------------------------------------------------
 
 
 def _render_one(output: Path, config: RenderConfig, request: "ClipRequest") -> None:
-    """Render one clip to disk: first its facts, then its video, whose name says it is complete."""
+    """Render one clip to disk: first its facts, then its frames, whose name says it is complete."""
     from fergcn.rendering.clips import render_clip
     from fergcn.rendering.head import load_head
 
@@ -295,10 +300,17 @@ def _render_one(output: Path, config: RenderConfig, request: "ClipRequest") -> N
         names = load_head().action_names
         shown = (f"{value:.4f}" for value in clip.actions[0])
         facts["actions"] = dict(zip(names, shown, strict=True))
+        assert clip.points is not None  # as it is a still
+        facts["points"] = clip.points.astype(np.float64).round(5).tolist()
     write_text(_facts_path(output, request), json.dumps(facts))
-    video = _video_path(output, request)
-    video.parent.mkdir(parents=True, exist_ok=True)
-    write_video(video, clip.frames, config.fps, config.crf)
+    path = _clip_path(output, request)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if request.kind == "still":
+        picture = io.BytesIO()
+        Image.fromarray(clip.frames[0]).save(picture, "jpeg", quality=95, subsampling=0)
+        write_bytes(path, picture.getvalue())
+    else:
+        write_video(path, clip.frames, config.fps, config.crf)
 
 
 def _table_row(
@@ -324,7 +336,12 @@ def _table_row(
 
 def _finish(output: Path, manifest: dict[str, Any], requests: list["ClipRequest"]) -> None:
     """Collect the facts of all clips into the tables and mark the dataset as complete."""
-    facts = [json.loads(_facts_path(output, request).read_text()) for request in requests]
+    facts, points = [], []
+    for request in requests:
+        fact = json.loads(_facts_path(output, request).read_text())
+        if "points" in fact:
+            points.append(np.array(fact.pop("points"), np.float32))
+        facts.append(fact)
     write_text(output / "clips.csv", csv_text([fact["row"] for fact in facts]))
     frames = [
         {"clip_id": fact["row"]["clip_id"], "frame_index": index, **frame}
@@ -339,6 +356,10 @@ def _finish(output: Path, manifest: dict[str, Any], requests: list["ClipRequest"
     ]
     if actions:
         write_text(output / "actions.csv", csv_text(actions))
+        clip_ids = np.array([row["clip_id"] for row in actions])
+        arrays = io.BytesIO()
+        np.savez_compressed(arrays, clip_id=clip_ids, points=np.stack(points))
+        write_bytes(output / "points.npz", arrays.getvalue())
     motion = io.BytesIO()
     np.save(motion, np.array([fact["motion"] for fact in facts], np.uint8))
     write_bytes(output / "motion.npy", motion.getvalue())
