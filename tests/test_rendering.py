@@ -30,15 +30,19 @@ from fergcn.rendering.contact_sheet import contact_sheet
 from fergcn.rendering.draw import View, draw_head, landmarks, pose_head, to_camera, to_plane
 from fergcn.rendering.facs import PROTOTYPES, Actions, sample_apex
 from fergcn.rendering.head import Head, load_head
-from fergcn.rendering.identity import make_person
+from fergcn.rendering.identity import Person, make_person
+from fergcn.rendering.looks import LOOKS, sample_looks
 from fergcn.rendering.points import NUM_PAIRS, face_points, place_points
 from fergcn.rendering.rasterize import (
+    IRIS_COLOUR,
+    SCLERA_COLOUR,
     SKIN,
+    TEETH_COLOUR,
     interpolate_at_pixels,
     vertex_normals,
     visible_triangles,
 )
-from fergcn.rendering.scene import sample_lighting
+from fergcn.rendering.scene import harder_light, sample_lighting
 from fergcn.rendering.timing import KINDS, SECOND_PEAK, Kind, sample_curves
 from fergcn.video import read_frames
 
@@ -293,6 +297,97 @@ def test_points_are_where_the_picture_shows_them(head: Head) -> None:
     still = place_points(head, person, np.zeros(52), view, size)
     assert not still[1].any()
     np.testing.assert_allclose(points[0] - points[1], still[0], atol=1e-6)
+
+
+def test_varied_people_have_looks_and_others_have_none(tmp_path: Path) -> None:
+    config = replace(SMALL, kinds=("still",), image_size=32, clips_per_expression=1)
+    for name, varied in (("plain", False), ("varied", True)):
+        render_dataset(tmp_path / name, replace(config, varied=varied), workers=1)
+    plain, varied_ = (load_rendered(tmp_path / name) for name in ("plain", "varied"))
+    assert [clip.clip_id for clip in plain] == [clip.clip_id for clip in varied_]
+    assert not any(
+        np.array_equal(load_clip(ours, 1), load_clip(theirs, 1))
+        for ours, theirs in zip(plain, varied_, strict=True)
+    )
+    with pytest.raises(FergcnError, match="varied False, not True"):
+        render_dataset(tmp_path / "plain", replace(config, varied=True))
+    drawn = [sample_looks(0, subject) for subject in range(200)]
+    assert drawn == [sample_looks(0, subject) for subject in range(200)]
+    for look in LOOKS:
+        assert 0.35 < np.mean([look in looks for looks in drawn]) < 0.65
+
+
+def test_looks_do_what_they_say(head: Head) -> None:
+    actions = Actions(head.action_names)
+
+    def people(*looks: str) -> list[Person]:
+        return [make_person(head, 0, subject, frozenset(looks)) for subject in range(12)]
+
+    plain = people()
+    eyes = [SCLERA_COLOUR, IRIS_COLOUR]
+    for person, other in zip(people("dull eyes"), plain, strict=True):
+        assert (person.palette[eyes] < other.palette[eyes]).all()
+    x, y = head.texel_rest[..., 0], head.texel_rest[..., 1]
+    under_brows = (np.abs(np.abs(x) - 0.45) < 0.1) & (np.abs(y - 0.15) < 0.05)
+    lips = head.lips > 0.9
+
+    def light(persons: list[Person], where: NDArray[np.bool_]) -> NDArray[np.floating]:
+        return np.array([person.texture[where][:, :3].mean() for person in persons])
+
+    assert (light(people("hollows"), under_brows) < light(plain, under_brows)).all()
+
+    def redness(persons: list[Person]) -> float:
+        """How much redder lips are than the cheeks, on average."""
+        cheeks = (np.abs(np.abs(x) - 0.7) < 0.1) & (np.abs(y + 0.6) < 0.1)
+        ratios = [
+            person.texture[where][:, 0].mean() / person.texture[where][:, 1].mean()
+            for person in persons
+            for where in (lips, cheeks)
+        ]
+        return float(np.mean(np.array(ratios[::2]) / np.array(ratios[1::2])))
+
+    assert redness(people("pale lips")) < redness(plain)
+    spotted = np.array([np.log(p.texture[..., :3] + 1e-3).std() for p in people("spots")])
+    assert np.mean(spotted > [np.log(p.texture[..., :3] + 1e-3).std() for p in plain]) > 0.6
+
+    rng = np.random.default_rng(0)
+
+    def resting(*looks: str) -> float:
+        faces = [facs.sample_resting_face(actions, rng, 0.1, frozenset(looks)) for _ in range(200)]
+        return float(np.mean(faces))
+
+    assert resting("grim") > 1.5 * resting()
+    stretch = actions.columns("mouthStretch")
+    smiles = [
+        sample_apex("happiness", actions, np.ones(52), rng, frozenset({"smiles"}))[stretch].max()
+        for _ in range(50)
+    ]
+    assert max(smiles) > 0.05  # what only broad smiles do
+
+    def talk(*looks: str) -> float:
+        moved = []
+        person = replace(plain[0], looks=frozenset(looks))
+        for index in range(150):
+            request = ClipRequest(0, 0, "neutral", index, "still", 32, 8, 9)
+            movement = _sample_movement(head, person, request, 1, np.random.default_rng(index))
+            moved.append(movement.action_values[0][actions.columns("jawOpen")].max())
+        return float(np.mean(moved))
+
+    assert talk("talking") > 1.2 * talk()
+    parted = actions.vector({"jawOpen": 0.05})
+    view = View(np.zeros(3), 12.0, np.array([[90.0, 0, 200], [0, 90, 140]]))
+    lamp = sample_lighting(np.random.default_rng(1))
+    shown = []
+    for looks in (frozenset[str](), frozenset({"teeth"})):
+        image = np.zeros((400, 400, 3), np.float32)
+        draw_head(image, head, replace(plain[1], looks=looks), parted, view, lamp, 5.0)
+        shown.append(image)
+    assert plain[1].palette[TEETH_COLOUR].min() > 0.2
+    assert (shown[1] >= shown[0]).all()
+    assert (shown[1] > shown[0]).any()
+    lights = [harder_light(sample_lighting(rng), rng) for _ in range(200)]
+    steep = [light.directions[0][1] > np.sin(np.deg2rad(35)) for light in lights]
+    assert 0.35 < np.mean(steep) < 0.8
 
 
 def test_one_picture_is_a_clip_and_strength_is_as_asked(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from fergcn.rendering.draw import (
 )
 from fergcn.rendering.head import Head, load_head
 from fergcn.rendering.identity import Person, make_person
+from fergcn.rendering.looks import PLAIN, sample_looks
 from fergcn.rendering.points import place_points
 from fergcn.rendering.rasterize import interpolate_at_pixels
 from fergcn.rendering.timing import KINDS, Kind, delayed, sample_curves
@@ -59,6 +60,8 @@ class ClipRequest:
     min_strength: float = 0.15
     max_strength: float = 1.0
     """At its apex, the expression is between these, where 1 is the prototype in full."""
+    varied: bool = False
+    """People have looks of their own, see `looks.LOOKS`."""
 
     @property
     def subject_id(self) -> str:
@@ -113,8 +116,9 @@ class _Movement:
 
 
 @lru_cache(maxsize=4)
-def _person(seed: int, subject: int) -> Person:
-    return make_person(load_head(), seed, subject)
+def _person(seed: int, subject: int, varied: bool) -> Person:
+    looks = sample_looks(seed, subject) if varied else PLAIN
+    return make_person(load_head(), seed, subject, looks)
 
 
 def render_clip(request: ClipRequest) -> RenderedClip:
@@ -124,7 +128,7 @@ def render_clip(request: ClipRequest) -> RenderedClip:
         FergcnError: `anny` or `numba` is not installed.
     """
     head = load_head()
-    person = _person(request.seed, request.subject)
+    person = _person(request.seed, request.subject, request.varied)
     expression_number = 1 + EXPRESSIONS.index(request.expression)
     stream = [request.seed, request.subject, expression_number, request.index]
     if request.kind in KINDS[2:]:  # the first two share a stream, from which they take turns
@@ -138,6 +142,8 @@ def render_clip(request: ClipRequest) -> RenderedClip:
     angles = scene.sample_pose_track(num_frames, rng)
     distance = float(rng.uniform(7, 22))
     lighting = scene.sample_lighting(rng)
+    if "lamps" in person.looks:
+        lighting = scene.harder_light(lighting, rng)
     fold_strength = float(rng.uniform(4, 12))
     background = scene.sample_background(rng)
     frame_border = scene.sample_frame(rng)
@@ -188,24 +194,26 @@ def _sample_movement(
     head: Head, person: Person, request: ClipRequest, num_frames: int, rng: np.random.Generator
 ) -> _Movement:
     actions = facs.Actions(head.action_names)
-    apex = facs.sample_apex(request.expression, actions, person.expressivity, rng)
+    apex = facs.sample_apex(request.expression, actions, person.expressivity, rng, person.looks)
     low, high = request.min_strength, request.max_strength
     strength = 0.0 if request.expression == "neutral" else rng.uniform(low, high)
     curves = sample_curves(request.kind, num_frames, rng)
     delays = rng.uniform(0, MAX_ACTION_DELAY, len(actions.names))
     main = strength * apex * delayed(curves.main, delays)
     if request.kind == "still":
-        longer = facs.sample_everyday_movement(actions, STILL_CONTEXT, rng)
+        longer = _sample_everyday(actions, STILL_CONTEXT, rng, person, request)
         everyday = longer[[rng.integers(STILL_CONTEXT)]]
     else:
-        everyday = facs.sample_everyday_movement(actions, num_frames, rng)
+        everyday = _sample_everyday(actions, num_frames, rng, person, request)
     total = person.resting_face + everyday + main
     second_expression = ""
     second_intensity = strength * curves.second
     if second_intensity.any():
         others = [name for name in EXPRESSIONS if name not in (request.expression, "neutral")]
         second_expression = others[rng.integers(len(others))]
-        second = facs.sample_apex(second_expression, actions, person.expressivity, rng)
+        second = facs.sample_apex(
+            second_expression, actions, person.expressivity, rng, person.looks
+        )
         total += second * delayed(second_intensity, delays)
     return _Movement(
         action_values=np.clip(total, 0, facs.MAX_EXAGGERATED if strength > 1 else facs.MAX_ACTION),
@@ -215,6 +223,19 @@ def _sample_movement(
         second_expression=second_expression,
         second_intensity=second_intensity,
     )
+
+
+def _sample_everyday(
+    actions: facs.Actions,
+    num_frames: int,
+    rng: np.random.Generator,
+    person: Person,
+    request: ClipRequest,
+) -> NDArray[np.float64]:
+    movement = facs.sample_everyday_movement(actions, num_frames, rng, person.looks)
+    if "talking" in person.looks and request.expression == "neutral" and rng.random() < 0.4:
+        movement += rng.uniform(0.5, 1.1) * facs.sample_speech(actions, num_frames, rng)
+    return movement
 
 
 def _sample_landmark_error(num_frames: int, rng: np.random.Generator) -> NDArray[np.float64]:

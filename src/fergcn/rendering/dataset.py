@@ -75,6 +75,8 @@ class RenderConfig:
     """The weakest apex; 1 shows an expression in full."""
     max_strength: float = 1.0
     """The strongest apex; above 1, for the kind still alone, it is exaggerated."""
+    varied: bool = False
+    """People, their light and their faces at rest differ more, closer to photographs."""
     fps: int = 25
     seed: int = 0
     """Two seeds share no subject."""
@@ -199,6 +201,7 @@ def _requests(config: RenderConfig) -> list["ClipRequest"]:
             max_frames=config.max_frames,
             min_strength=config.min_strength,
             max_strength=config.max_strength,
+            varied=config.varied,
         )
         for subject in range(config.num_subjects)
         for expression in config.expressions

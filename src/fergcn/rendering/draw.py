@@ -197,7 +197,7 @@ def _surface(head: Head, person: Person, action_values: NDArray[np.floating]) ->
     darkening = weighted_sum(darkness, maps.reshape(len(maps), -1)).reshape(maps.shape[1:])
     eye_centres, teeth_depth = _eye_centres_and_teeth(head)
     palette = person.palette.copy()
-    palette[TEETH_COLOUR] *= _light_on_teeth(head, action_values)
+    palette[TEETH_COLOUR] *= _light_on_teeth(head, action_values, "teeth" in person.looks)
     return Surface(
         texture=person.texture,
         wrinkles=(1 - np.minimum(darkening, MAX_DARKENING)).astype(np.float32),
@@ -210,9 +210,13 @@ def _surface(head: Head, person: Person, action_values: NDArray[np.floating]) ->
     )
 
 
-def _light_on_teeth(head: Head, action_values: NDArray[np.floating]) -> float:
+def _light_on_teeth(
+    head: Head, action_values: NDArray[np.floating], brighter: bool = False
+) -> float:
     """Teeth behind hardly parted lips lie in the dark: 0.2 to 1, by how open the mouth is."""
     openness = float(_mouth_opening(head.action_names) @ action_values)
+    if brighter:
+        return 1.15 * (0.35 + 0.65 * min(openness / 0.25, 1.0))
     return 0.2 + 0.8 * min(openness / 0.4, 1.0)
 
 

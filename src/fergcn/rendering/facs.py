@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fergcn.rendering.looks import PLAIN, Looks
+
 Floats = NDArray[np.float64]
 
 
@@ -317,11 +319,65 @@ SPEECH_SHAPES: tuple[dict[str, float], ...] = (
 )
 """Mouth shapes between which a speaking mouth moves."""
 
+BROAD_SMILES: tuple[Prototype, ...] = (
+    Prototype(  # AU 6+12+25: upper teeth
+        0.55,
+        {
+            "mouthSmile": Use(0.6, 1.2),
+            "cheekSquint": Use(0.3, 1.0),
+            "eyeSquint": Use(0.1, 0.6, 0.7),
+            "mouthUpperUp": Use(0.35, 1.0),
+            "mouthLowerDown": Use(0.0, 0.5, 0.6),
+            "jawOpen": Use(0.03, 0.2),
+            "mouthDimple": Use(0.0, 0.3, 0.4),
+            "mouthStretch": Use(0.0, 0.3, 0.3),
+            "mouthRollUpper": Use(0.0, 0.4, 0.5),
+        },
+    ),
+    Prototype(  # AU 6+12: closed mouth
+        0.25,
+        {
+            "mouthSmile": Use(0.5, 1.1),
+            "cheekSquint": Use(0.2, 0.8, 0.9),
+            "eyeSquint": Use(0.1, 0.5, 0.6),
+            "mouthDimple": Use(0.0, 0.5, 0.6),
+            "mouthPress": Use(0.0, 0.4, 0.4),
+            "mouthRollUpper": Use(0.0, 0.4, 0.4),
+            "mouthRollLower": Use(0.0, 0.4, 0.4),
+            "mouthStretch": Use(0.0, 0.3, 0.3),
+        },
+    ),
+    Prototype(  # AU 6+12+26: laughter
+        0.2,
+        {
+            "mouthSmile": Use(0.8, 1.25),
+            "cheekSquint": Use(0.5, 1.0),
+            "eyeSquint": Use(0.2, 0.7, 0.9),
+            "mouthUpperUp": Use(0.4, 1.0),
+            "mouthLowerDown": Use(0.2, 0.7),
+            "jawOpen": Use(0.15, 0.7),
+            "browOuterUp": Use(0.0, 0.3, 0.3),
+            "browInnerUp": Use(0.0, 0.25, 0.3),
+            "mouthRollUpper": Use(0.0, 0.3, 0.4),
+        },
+    ),
+)
+"""Happiness of people who show teeth, as those who are photographed mostly do."""
+
 RESTING_ACTIONS = (
     "browDown", "browInnerUp", "browOuterUp", "cheekSquint", "eyeSquint", "eyeWide",
     "mouthFrown", "mouthPress", "mouthSmile", "mouthUpperUp",
 )  # fmt: skip
 """Actions by which one neutral face differs from another."""
+
+GRIM_ACTIONS = {
+    "mouthFrown": 1.8, "browDown": 2.1, "mouthPress": 1.7, "mouthShrugLower": 1.25,
+    "eyeSquint": 2.1, "browInnerUp": 1.25, "browOuterUp": 1.7, "mouthSmile": 1.0,
+    "mouthUpperUp": 1.0, "mouthRollUpper": 1.7, "mouthRollLower": 1.25, "eyeBlink": 1.0,
+    "cheekSquint": 1.0, "noseSneer": 0.8, "eyeWide": 1.0, "mouthStretch": 0.8,
+    "mouthFunnel": 0.8, "jawOpen": 0.5,
+}  # fmt: skip
+"""Likewise of people who look grim, tired or sceptical at rest: how far, relative to others."""
 
 TWITCH_ACTIONS = (
     "browDown", "browInnerUp", "browOuterUp", "cheekSquint", "eyeSquint", "mouthDimple",
@@ -352,7 +408,11 @@ class Actions:
 
 
 def sample_apex(
-    expression: str, actions: Actions, expressivity: Floats, rng: np.random.Generator
+    expression: str,
+    actions: Actions,
+    expressivity: Floats,
+    rng: np.random.Generator,
+    looks: Looks = PLAIN,
 ) -> Floats:
     """Draw the actions of an expression at its apex.
 
@@ -361,11 +421,14 @@ def sample_apex(
         actions: the order of the actions.
         expressivity: `(52,)` the person's factor on each action.
         rng: source of chance.
+        looks: the person's.
 
     Returns:
         `(52,)` action values, 0 to `MAX_ACTION`.
     """
     prototypes = PROTOTYPES[expression]
+    if expression == "happiness" and "smiles" in looks:
+        prototypes = BROAD_SMILES
     weights = np.array([prototype.weight for prototype in prototypes])
     prototype = prototypes[rng.choice(len(prototypes), p=weights / weights.sum())]
     strong_side = int(rng.integers(2))
@@ -397,39 +460,58 @@ def sample_expressivity(actions: Actions, rng: np.random.Generator) -> Floats:
     return np.array([by_base[_base(name)] for name in actions.names])
 
 
-def sample_resting_face(actions: Actions, rng: np.random.Generator, amount: float = 0.1) -> Floats:
+def sample_resting_face(
+    actions: Actions,
+    rng: np.random.Generator,
+    amount: float = 0.1,
+    looks: Looks = PLAIN,
+) -> Floats:
     """Draw how a relaxed face differs from the average one.
 
     Args:
         actions: the order of the actions.
         rng: source of chance.
         amount: standard deviation of the actions that differ.
+        looks: the person's.
 
     Returns:
         `(52,)` action values.
     """
-    values = {
-        action: abs(rng.normal(0, amount)) for action in RESTING_ACTIONS if rng.random() < 0.3
-    }
-    values["eyeBlink"] = 2 * amount * rng.beta(1, 6)
+    if "grim" in looks:
+        values = {
+            action: abs(rng.normal(0, spread * amount))
+            for action, spread in GRIM_ACTIONS.items()
+            if rng.random() < 0.4
+        }
+    else:
+        values = {
+            action: abs(rng.normal(0, amount)) for action in RESTING_ACTIONS if rng.random() < 0.3
+        }
+    values["eyeBlink"] = values.get("eyeBlink", 0) + 2 * amount * rng.beta(1, 6)
     return actions.vector(values) * rng.normal(1, 0.1, len(actions.names))
 
 
-def sample_everyday_movement(actions: Actions, num_frames: int, rng: np.random.Generator) -> Floats:
+def sample_everyday_movement(
+    actions: Actions,
+    num_frames: int,
+    rng: np.random.Generator,
+    looks: Looks = PLAIN,
+) -> Floats:
     """Draw what a face does apart from expressions: gaze, blinks, speech and small twitches.
 
     Args:
         actions: the order of the actions.
         num_frames: length of the clip.
         rng: source of chance.
+        looks: the person's.
 
     Returns:
         `(num_frames, 52)` action values.
     """
-    movement = np.tile(sample_resting_face(actions, rng, 0.08), (num_frames, 1))
+    movement = np.tile(sample_resting_face(actions, rng, 0.08, looks), (num_frames, 1))
     movement += sample_gaze_and_blinks(actions, num_frames, rng)
     if rng.random() < 0.45:
-        movement += rng.uniform(0.2, 1.0) * _speech(actions, num_frames, rng)
+        movement += rng.uniform(0.2, 1.0) * sample_speech(actions, num_frames, rng)
     for _ in range(rng.poisson(0.8)):
         movement += _twitch(actions, num_frames, rng)
     return movement
@@ -475,8 +557,12 @@ def _gaze(actions: Actions, num_frames: int, rng: np.random.Generator) -> Floats
     return movement
 
 
-def _speech(actions: Actions, num_frames: int, rng: np.random.Generator) -> Floats:
-    """Mouth shapes that follow each other every two to six frames, as syllables do at 25 fps."""
+def sample_speech(actions: Actions, num_frames: int, rng: np.random.Generator) -> Floats:
+    """Draw mouth shapes that follow each other every two to six frames, as syllables at 25 fps.
+
+    Returns:
+        `(num_frames, 52)` action values.
+    """
     knots = np.cumsum(rng.uniform(2, 6, num_frames // 2 + 2)) - rng.uniform(0, 6)
     shapes = np.stack(
         [

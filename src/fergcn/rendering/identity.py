@@ -12,10 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fergcn.rendering import facs
-from fergcn.rendering.head import (
-    TEXTURE_SIZE,
-    Head,
-)
+from fergcn.rendering.head import TEXTURE_SIZE, Head
+from fergcn.rendering.looks import PLAIN, Looks
 from fergcn.rendering.rasterize import (
     LEFT_EYE,
     LOWER_TEETH,
@@ -131,6 +129,8 @@ class Person:
     has_hair_shell: bool
     """Long hair that hangs free of the head."""
     glasses: Glasses | None
+    looks: Looks
+    """Some of `looks.LOOKS`."""
 
     @property
     def table_row(self) -> dict[str, float | str]:
@@ -141,31 +141,34 @@ class Person:
         }
 
 
-def make_person(head: Head, seed: int, subject: int) -> Person:
+def make_person(head: Head, seed: int, subject: int, looks: Looks = PLAIN) -> Person:
     """Draw one person.
 
     Args:
         head: the parametric head.
         seed: of the dataset; persons of different seeds have nothing in common.
         subject: number of the person within the dataset.
+        looks: some of `looks.LOOKS`.
     """
     rng = np.random.default_rng([seed, subject, 0])
     attributes = _sample_attributes(seed, subject, rng)
     hair_colour = _sample_hair_colour(attributes, rng)
     hair = _sample_hair_style(attributes, rng)
-    rest, distance = _shape(head, attributes, rng)
+    rest, distance = _shape(head, attributes, rng, looks)
     rest = _set_teeth_back(head, _raise_hair(head, rest, hair))
+    if "pale lips" in looks:
+        rest = _set_teeth_farther_back(head, rest)
     actions = facs.Actions(head.action_names)
     return Person(
         attributes=attributes,
         rest=rest,
         action_scale=float(rng.uniform(0.9, 1.15) / distance),
-        resting_face=facs.sample_resting_face(actions, rng, 0.12),
+        resting_face=facs.sample_resting_face(actions, rng, 0.12, looks),
         expressivity=facs.sample_expressivity(actions, rng),
         wrinkle_strength=float(rng.uniform(0.25, 0.7) + max(0.0, attributes.age - 0.5)),
         age_wrinkles=0.24 * max(0.0, attributes.age - 0.6),
-        texture=_paint_skin(head, attributes, hair, hair_colour, rng),
-        palette=_sample_palette(attributes, hair_colour, rng),
+        texture=_paint_skin(head, attributes, hair, hair_colour, rng, looks),
+        palette=_sample_palette(attributes, hair_colour, looks, rng),
         iris_radius=float(rng.uniform(0.40, 0.47)),
         # a camera's exposure brightens highlights along with dark skin
         specular=float(rng.uniform(0.02, 0.18) * (0.35 + 0.65 * attributes.skin_tone)),
@@ -173,6 +176,7 @@ def make_person(head: Head, seed: int, subject: int) -> Person:
         has_hair_shell=attributes.hair == "long"
         or (attributes.hair == "medium" and bool(rng.random() < 0.3)),
         glasses=_sample_glasses(rng) if attributes.glasses else None,
+        looks=looks,
     )
 
 
@@ -217,13 +221,15 @@ def _between(value: float, names: tuple[str, ...]) -> dict[str, float]:
     return {names[lower]: 1 - share, names[lower + 1]: share}
 
 
-def _shape(head: Head, attributes: Attributes, rng: np.random.Generator) -> tuple[Floats, float]:
+def _shape(
+    head: Head, attributes: Attributes, rng: np.random.Generator, looks: Looks
+) -> tuple[Floats, float]:
     """Blend the shape targets; scale and shift the result so that the eyes are where they belong.
 
     Returns:
         `(V, 3)`, and the eye distance before scaling.
     """
-    weights = _macro_weights(attributes, rng) | _local_weights(head, rng)
+    weights = _macro_weights(attributes, rng) | _local_weights(head, rng, looks)
     rows = [head.target_index[name] for name in weights if name in head.target_index]
     values = [weight for name, weight in weights.items() if name in head.target_index]
     targets = head.target_offsets[rows].astype(np.float32).reshape(len(rows), -1)
@@ -269,7 +275,7 @@ DIRECTIONS = re.compile(
 )
 
 
-def _local_weights(head: Head, rng: np.random.Generator) -> dict[str, float]:
+def _local_weights(head: Head, rng: np.random.Generator, looks: Looks) -> dict[str, float]:
     """Vary most features of the face, both sides nearly alike, and add a little asymmetry."""
     features: dict[str, dict[str, list[str]]] = {}
     for name in head.target_index:
@@ -293,7 +299,30 @@ def _local_weights(head: Head, rng: np.random.Generator) -> dict[str, float]:
     asymmetries = [name for name in head.target_index if name.startswith("local/asym-")]
     for index in rng.choice(len(asymmetries), 6, replace=False):
         weights[asymmetries[index]] = rng.uniform(0, 0.35)
+    return _thin_lips(weights, rng) if "pale lips" in looks else weights
+
+
+def _thin_lips(weights: dict[str, float], rng: np.random.Generator) -> dict[str, float]:
+    """Mostly thinner lips."""
+    sizes = [(lip, size) for lip in ("upperlip", "lowerlip") for size in ("height", "volume")]
+    for lip, size in sizes:
+        for direction in ("incr", "decr"):
+            weights.pop(f"local/mouth-{lip}-{size}-{direction}", None)
+    thin = rng.normal(0.35, 0.35)
+    for lip, size in sizes:
+        most = 0.9 if size == "height" else 0.3  # teeth would pierce less volume
+        value = float(np.clip(thin + rng.normal(0, 0.2), -0.6, most))
+        weights[f"local/mouth-{lip}-{size}-{'decr' if value > 0 else 'incr'}"] = abs(value)
     return weights
+
+
+def _set_teeth_farther_back(head: Head, rest: Floats) -> Floats:
+    """Where lips are thin, teeth would pierce them sooner."""
+    inside = head.part_vertices(UPPER_TEETH, LOWER_TEETH, TONGUE)
+    centre = rest[inside].mean(0)
+    rest[inside] = centre + (rest[inside] - centre) * np.float32(0.93)
+    rest[inside, 2] -= 0.07
+    return rest
 
 
 def _set_teeth_back(head: Head, rest: Floats) -> Floats:
@@ -415,13 +444,20 @@ def _paint_skin(
     hair: HairStyle,
     hair_colour: Floats,
     rng: np.random.Generator,
+    looks: Looks,
 ) -> Floats:
     base = _skin_colour(attributes, rng)
     canvas = _Canvas(head, base)
     _paint_blemishes(canvas, attributes, rng)
-    _paint_lips(canvas, head, attributes, base, rng)
+    if "spots" in looks:
+        _paint_spots(canvas, rng)
+    paint_lips = _paint_pale_lips if "pale lips" in looks else _paint_lips
+    paint_lips(canvas, head, attributes, base, rng)
     _paint_eye_rims(canvas, head, attributes, rng)
-    _paint_brows(canvas, attributes, base, hair_colour, rng)
+    brow_colour = hair_colour
+    if "hollows" in looks:
+        brow_colour = _paint_hollows(canvas, hair_colour, rng)
+    _paint_brows(canvas, attributes, base, brow_colour, rng)
     _paint_beard(canvas, head, attributes, hair_colour, rng)
     _paint_scalp(canvas, attributes, hair, hair_colour, rng)
     _paint_clothes(canvas, rng)
@@ -477,6 +513,48 @@ def _paint_lips(
         colour = colour * (0.3 + 0.7 * attributes.skin_tone)
     canvas.cover(1.5 * head.lips * rng.uniform(0.45, 1), colour)
     canvas.texture[..., TEXTURE_SPECULAR] = 1 + head.lips * rng.uniform(0, 2)
+
+
+def _paint_pale_lips(
+    canvas: _Canvas, head: Head, attributes: Attributes, base: Floats, rng: np.random.Generator
+) -> None:
+    """Lips hardly of another colour than the skin; lipstick less often and less vivid."""
+    redness = rng.uniform(0, 1) ** 1.3
+    colour = base * (1 - redness * np.array([0.1, 0.4, 0.38])) * rng.uniform(0.8, 1.08)
+    strength = rng.uniform(0.3, 0.9)
+    if attributes.gender < 0.5 and attributes.age > 0.3 and rng.random() < 0.3:
+        lipstick = np.array([0.66, 0.3, 0.32]) + rng.normal(0, 0.08, 3)
+        colour = _linear(np.clip(lipstick, 0.05, 0.9)) * (0.3 + 0.7 * attributes.skin_tone)
+    canvas.cover(1.3 * head.lips * strength, colour)
+    canvas.texture[..., TEXTURE_SPECULAR] = 1 + head.lips * rng.uniform(0, 1.2)
+
+
+def _paint_spots(canvas: _Canvas, rng: np.random.Generator) -> None:
+    """Light and dark that no two people share."""
+    field = sum(
+        rng.uniform(0, most) * _noise(rng, grain)
+        for most, grain in ((0.28, 50), (0.2, 22), (0.15, 10), (0.12, 4))
+    )
+    canvas.texture[..., :3] *= np.exp(np.clip(field, -0.8, 0.5))[..., None]
+
+
+def _paint_hollows(canvas: _Canvas, hair_colour: Floats, rng: np.random.Generator) -> Floats:
+    """Darken sockets, lash lines, folds beside the nose and bags; return the brows' colour."""
+    x, y = np.abs(canvas.x), canvas.y
+    socket = _bump(np.hypot((x - 0.45) / 0.42, (y - 0.12) / 0.2), 1.0)
+    socket = socket + 0.8 * _bump(np.hypot((x - 0.22) / 0.13, (y - 0.02) / 0.2), 1.0)
+    canvas.darken(socket * canvas.front * rng.uniform(0, 0.55), (0.85, 1.0, 1.0))
+    rim = _bump(np.hypot((x - 0.51) / 0.26, (y - 0.01) / 0.135) - 1, 0.16)
+    rim = rim * (y > 0.02) * (x > 0.22) * (x < 0.82)
+    canvas.darken(rim * canvas.front * rng.uniform(0.3, 0.85), 1.0)
+    along = np.clip((-0.6 - y) / 0.5, 0, 1)
+    fold = _bump(x - (0.24 + 0.26 * along), 0.045) * ((y < -0.58) & (y > -1.12))
+    canvas.darken(fold * canvas.front * rng.uniform(0, 0.5), (0.8, 1.0, 1.0))
+    bag = _bump(y + 0.2 - 0.1 * ((x - 0.5) / 0.3) ** 2, 0.035) * (np.abs(x - 0.48) < 0.26)
+    canvas.darken(bag * canvas.front * rng.uniform(0, 0.35), (0.8, 1.0, 1.0))
+    if rng.random() < 0.75:
+        return np.minimum(hair_colour, rng.uniform(0.02, 0.1)) * np.ones(3, np.float32)
+    return hair_colour
 
 
 def _paint_eye_rims(
@@ -585,7 +663,7 @@ def _paint_clothes(canvas: _Canvas, rng: np.random.Generator) -> None:
 
 
 def _sample_palette(
-    attributes: Attributes, hair_colour: Floats, rng: np.random.Generator
+    attributes: Attributes, hair_colour: Floats, looks: Looks, rng: np.random.Generator
 ) -> Floats:
     """Colours of everything but skin, in the order of `rasterize.SCLERA_COLOUR` and so on."""
     white = rng.uniform(0.4, 0.7)
@@ -594,6 +672,8 @@ def _sample_palette(
         iris = IRIS_COLOURS[rng.choice(7, p=[0.4, 0.3, 0.2, 0.04, 0.02, 0.02, 0.02])]
     else:
         iris = IRIS_COLOURS[rng.choice(7, p=[0.08, 0.16, 0.2, 0.14, 0.12, 0.18, 0.12])]
+    if "dull eyes" in looks:
+        sclera, iris = rng.uniform(0.35, 0.85) * sclera, 0.6 * np.asarray(iris)
     teeth = _linear(np.full(3, rng.uniform(0.72, 0.92)))
     teeth = teeth * np.array([1, rng.uniform(0.9, 0.98), rng.uniform(0.75, 0.95)])
     pupil, tongue, cavity = (0.01, 0.01, 0.012), _linear((0.7, 0.33, 0.33)), (0.07, 0.015, 0.012)

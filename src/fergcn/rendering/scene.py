@@ -54,6 +54,34 @@ def sample_lighting(rng: np.random.Generator) -> Lighting:
     )
 
 
+def harder_light(light: Lighting, rng: np.random.Generator) -> Lighting:
+    """Often a lamp above with deep shadows, or a flash (look `lamps`)."""
+    kind = rng.random()
+    directions, colours = light.directions.copy(), light.colours.copy()
+    if kind < 0.45:
+        directions[0] = _direction(np.deg2rad(rng.normal(0, 30)), np.deg2rad(rng.uniform(35, 75)))
+        colours[0] *= rng.uniform(1.0, 2.0)
+        return light._replace(
+            directions=directions,
+            colours=colours,
+            ground=light.ground * np.float32(rng.uniform(0.3, 0.9)),
+            sky=light.sky * np.float32(rng.uniform(0.3, 0.9)),
+            wrap=float(rng.uniform(0, 0.3)),
+            shadow_strength=float(rng.uniform(0.5, 1)),
+        )
+    if kind < 0.7:
+        directions[0] = _direction(np.deg2rad(rng.normal(0, 8)), np.deg2rad(rng.uniform(0, 20)))
+        colours[0] *= rng.uniform(1.2, 2.2)
+        return light._replace(
+            directions=directions,
+            colours=colours,
+            ground=light.ground * np.float32(0.4),
+            sky=light.sky * np.float32(0.5),
+            wrap=float(rng.uniform(0, 0.2)),
+        )
+    return light
+
+
 def _direction(azimuth: float, elevation: float) -> tuple[float, float, float]:
     return (
         float(np.sin(azimuth) * np.cos(elevation)),
