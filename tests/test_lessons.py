@@ -110,6 +110,7 @@ def test_points_are_those_of_the_clip(tmp_path: Path) -> None:
         {"clip_id": np.array(["a"]), "points": some_points(1)[0]},
         {"clip_id": np.array(["a", "b"]), "points": some_points(1)},
         {"clip_id": np.array(["a"]), "points": some_points(1) * np.nan},
+        {"clip_id": np.array(["a"]), "points": some_points(1).astype(float) * 1e300},
         {"clip_id": np.array(["a"]), "points": np.array("left")},
         {"clip_id": np.array(["a"], dtype=object), "points": some_points(1)},
         {"points": some_points(1)},
@@ -126,7 +127,14 @@ def test_a_file_without_their_points_is_refused(
 
 def test_a_file_that_holds_no_arrays_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "points.npz"
-    for content in (None, b"", b"clip_id,points\n", b"PK\x03\x04 cut off"):
+    np.savez_compressed(path, clip_id=np.array(["a"]), points=some_points(1))
+    whole = path.read_bytes()
+    read_points(path, CLIPS)
+    middle = whole.index(b"points.npy") + 60  # within the compressed array
+    damaged = whole[:middle] + bytes(255 - byte for byte in whole[middle : middle + 40])
+    damaged += whole[middle + 40 :]
+    path.unlink()
+    for content in (None, b"", b"clip_id,points\n", b"PK\x03\x04 cut off", whole[:99], damaged):
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(FergcnError, match="make them with fergcn render --kinds still"):
@@ -137,9 +145,10 @@ def test_a_file_that_holds_no_arrays_is_refused(tmp_path: Path) -> None:
         read_points(path, CLIPS)
 
 
-def test_points_go_where_augmentation_takes_the_picture() -> None:
+@pytest.mark.parametrize("resize", [76, 75])
+def test_points_go_where_augmentation_takes_the_picture(resize: int) -> None:
     """A bright spot is found where the map says it is, unless it is covered."""
-    resize, crop, side = 76, 56, 80
+    crop, side = 56, 80
     down, right = np.mgrid[:side, :side] + 0.5
     off, mirrored = [], []
     for index in range(100):
@@ -307,7 +316,7 @@ def test_a_stopped_run_ends_as_one_that_was_not(
     clip_ids = [clip.clip_id for clip in coloured_clips]
     points = write_points(tmp_path / "points.npz", clip_ids, some_points(len(clip_ids)))
     lessons = replace(FAST, actions=str(table), points=str(points), augmentation="wild")
-    config = replace(lessons, optimizer="adamw")
+    config = replace(lessons, optimizer="adamw", mix_styles=0.5)
     network = tiny_config(feature_dropout=0.5)  # what is left out must be the same, too
     monkeypatch.setattr(training, "SAVE_EVERY_S", 0.0)
     whole = train_model(coloured_clips, tmp_path / "whole", network, config)
@@ -340,7 +349,15 @@ def test_lessons_need_frame_features_that_learn(coloured_clips: list[Clip], tmp_
         clip_id=[clip.clip_id for clip in coloured_clips],
         jawOpen=range(12),
     )
-    video = tiny_config(network="r3d-18")
-    with pytest.raises(FergcnError, match="found actions with r3d-18, expected a network with"):
-        train_model(coloured_clips, tmp_path / "r3d", video, replace(FAST, actions=str(table)))
+    clip_ids = [clip.clip_id for clip in coloured_clips]
+    points = write_points(tmp_path / "points.npz", clip_ids, some_points(12))
+    video, wild = tiny_config(network="r3d-18"), replace(FAST, augmentation="wild")
+    for setting, config in {
+        "actions": replace(FAST, actions=str(table)),
+        "points": replace(wild, points=str(points)),
+        "mix_styles": replace(FAST, mix_styles=0.5),
+    }.items():
+        message = f"found {setting} with r3d-18, expected a network with"
+        with pytest.raises(FergcnError, match=message):
+            train_model(coloured_clips, tmp_path / "r3d", video, config)
     assert not (tmp_path / "r3d").exists()

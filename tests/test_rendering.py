@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -247,6 +248,7 @@ def test_stills_show_the_apex_and_tell_its_actions(all_kinds: Path, head: Head) 
         seen = load_clip(clip, 1).astype(float)
         assert np.abs(seen - rendered.frames).mean() < 3  # what JPEG costs
         assert rendered.points is not None
+        assert rendered.points.shape == (2, 2 * NUM_PAIRS, 2)
         np.testing.assert_allclose(placed[clip.clip_id], rendered.points, atol=1e-5)
         shown = rendered.actions[0]
         assert told[clip.clip_id] == {
@@ -388,6 +390,16 @@ def test_looks_do_what_they_say(head: Head) -> None:
     lights = [harder_light(sample_lighting(rng), rng) for _ in range(200)]
     steep = [light.directions[0][1] > np.sin(np.deg2rad(35)) for light in lights]
     assert 0.35 < np.mean(steep) < 0.8
+
+
+def test_stills_of_an_earlier_layout_are_refused(all_kinds: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(all_kinds, tmp_path / "old"))
+    for picture in root.rglob("*.jpg"):
+        picture.rename(picture.with_suffix(".mp4"))
+    with pytest.raises(FergcnError, match="found stills as videos"):
+        load_rendered(root, "still")
+    request = ClipRequest(3, 0, "happiness", 0, "onset_apex", 32, 8, 9)
+    assert render_clip(request).points is None  # only stills tell where points are
 
 
 def test_one_picture_is_a_clip_and_strength_is_as_asked(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ def mix_styles(backbone: nn.Module, chance: float) -> None:
 
     Args:
         backbone: of timm, with stages of feature maps.
-        chance: how often a picture's style changes, 0 to 1; each frame by itself.
+        chance: how often a frame takes on some of the style of one in the batch, at each of two
+            depths; 0 to 1.
 
     Raises:
         FergcnError: the backbone has no such stages.
@@ -56,12 +57,13 @@ def mixed_styles(maps: Tensor, chance: float) -> Tensor:
     with torch.no_grad():  # the style is no way for gradients, as in the paper
         values = maps.float()
         mean = values.mean(dim=(2, 3), keepdim=True)
-        spread = (values.var(dim=(2, 3), keepdim=True) + 1e-6).sqrt()
+        spread = (values.var(dim=(2, 3), keepdim=True, correction=0) + 1e-6).sqrt()
         own = torch.distributions.Beta(CONCENTRATION, CONCENTRATION).sample((len(maps), 1, 1, 1))
         own[torch.rand(len(maps)) >= chance] = 1.0
         own = own.to(maps.device)
         other = torch.randperm(len(maps), device=maps.device)
         scale = own + (1 - own) * spread[other] / spread
         shift = (1 - own) * (mean[other] - mean * spread[other] / spread)
-    # (x - mean) / spread · mixed spread + mixed mean, gathered into one product and one sum
-    return maps * scale.to(maps.dtype) + shift.to(maps.dtype)
+    # (x - mean) / spread · mixed spread + mixed mean, gathered into one product and one sum; these
+    # nearly cancel where a mean is large, so not in half precision
+    return (maps.float() * scale + shift).to(maps.dtype)

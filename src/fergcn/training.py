@@ -115,8 +115,8 @@ class TrainConfig:
     """Arrays of points of the face, as `fergcn render` writes them for the kind `still`; the
     backbone is to tell where they are and how far actions have moved them."""
     mix_styles: float = 0.0
-    """How often a picture's early features take on the contrast and tint of another one's
-    (MixStyle, Zhou et al. 2021), so that the network looks at something else."""
+    """How often a frame's early features take on contrast and tint of another one's in the batch,
+    at each of two depths (MixStyle, Zhou et al. 2021): the network has to look at other things."""
     freeze_backbone: bool = False
     """Train projection and head only, on backbone features that are computed once."""
     init: str | None = None

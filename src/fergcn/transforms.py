@@ -145,7 +145,8 @@ def wild_map(key: Sequence[int], resize: int, crop: int) -> NDArray[np.float64]:
     angle, shear = np.deg2rad([placement.angle, placement.shear])
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = placement.scale * turn @ [[1, -np.tan(shear)], [0, 1]] * resize / crop
-    shift = np.array(placement.shift) / crop
+    margin = (resize - crop) / 2  # of an odd one, half a pixel more is cut off on one side
+    shift = (np.array(placement.shift) + margin - round(margin)) / crop
     if placement.flip:
         linear[0], shift[0] = -linear[0], -shift[0]
     middle = np.full(2, 0.5)

@@ -72,6 +72,11 @@ def load_rendered(root: Path | None = None, kind: str | None = None) -> list[Cli
             f"run fergcn render FOLDER --kinds {kind} and name that folder"
         )
     for clip in clips:
+        if not clip.path.exists() and clip.path.with_suffix(".mp4").exists():
+            raise FergcnError(
+                f"{root}: found stills as videos, expected them as pictures, as they are rendered "
+                "now: delete this folder and render it again"
+            )
         if not clip.path.exists():
             raise FergcnError(
                 f"{clip.path}: found no such file, expected what a row of clips.csv is about: "

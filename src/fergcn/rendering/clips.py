@@ -155,8 +155,8 @@ def render_clip(request: ClipRequest) -> RenderedClip:
     motion = np.zeros((MOTION_GRID, MOTION_GRID), np.uint8)
     points = None
     for index, action_values in enumerate(movement.action_values):
-        points = to_camera(pose_head(head, person, action_values), angles[index], distance)
-        marks = landmarks(head, to_plane(points, distance)) + landmark_error[index]
+        in_camera = to_camera(pose_head(head, person, action_values), angles[index], distance)
+        marks = landmarks(head, to_plane(in_camera, distance)) + landmark_error[index]
         crop_matrix = similarity_transform(marks, request.image_size)
         view = View(angles[index], distance, _supersampled(crop_matrix))
         size = round(SUPERSAMPLING * request.image_size)

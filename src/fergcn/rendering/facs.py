@@ -362,7 +362,7 @@ BROAD_SMILES: tuple[Prototype, ...] = (
         },
     ),
 )
-"""Happiness of people who show teeth, as those who are photographed mostly do."""
+"""Happiness as people show it who are photographed: broad, most often with teeth."""
 
 RESTING_ACTIONS = (
     "browDown", "browInnerUp", "browOuterUp", "cheekSquint", "eyeSquint", "eyeWide",

@@ -16,9 +16,9 @@ LOOKS = (
     "smiles",
     "teeth",
 )
-"""Dark brows, sockets and folds; thin, pale lips; eyes in the shade of brow and lids; lamps above
-and flashes; blotchy skin; faces that at rest look grim, tired or sceptical; neutral faces caught
-speaking; smiles that show teeth; teeth in brighter light."""
+"""Dark brows, sockets and folds; thin, pale lips, with teeth farther behind them; eyes in the shade
+of brow and lids; lamps above and flashes; blotchy skin; faces that at rest look grim, tired or
+sceptical; neutral faces caught speaking; broad smiles; teeth in brighter light."""
 
 Looks = frozenset[str]
 
