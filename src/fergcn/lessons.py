@@ -197,7 +197,8 @@ def read_points(path: Path, clips: Sequence[Clip]) -> NDArray[np.float32]:
     try:
         with np.load(path) as arrays:
             clip_ids, points = arrays["clip_id"], arrays["points"]
-        points = points.astype(np.float32)
+        with np.errstate(over="ignore"):  # what is too large is not finite then
+            points = points.astype(np.float32)
         _, sides, num_points, axes = points.shape
         if (sides, num_points % 2, axes) != (2, 0, 2) or not np.isfinite(points).all():
             raise ValueError
