@@ -29,6 +29,7 @@ from fergcn.faces.detect import FaceDetector
 from fergcn.metrics import bootstrap_interval, expected_calibration_error
 from fergcn.model import FERGCN
 from fergcn.prepare import read_prepared
+from fergcn.rendering import RenderConfig, render_dataset
 from fergcn.training import predict_probs
 from fergcn.transforms import eval_transform
 
@@ -562,3 +563,15 @@ def test_calibration_of_known_answers() -> None:
     assert expected_calibration_error(sure, np.zeros(4, dtype=int)) == 0
     assert expected_calibration_error(sure, np.ones(4, dtype=int)) == 1
     assert expected_calibration_error(sure, np.array([0, 0, 0, 1])) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("command", ["train", "crossval"])
+def test_one_expression_is_nothing_to_tell_apart(run, tmp_path: Path, command: str) -> None:
+    neutral = RenderConfig(
+        num_subjects=2, kinds=("still",), expressions=("neutral",), image_size=32
+    )
+    render_dataset(tmp_path / "root", neutral, workers=1)
+    code, _, err = run(command, "rendered-still", tmp_path / "root", "-o", tmp_path / "run")
+    assert code == 1
+    assert err.startswith("fergcn: found clips of neutral only, expected at least two expressions")
+    assert not (tmp_path / "run").exists()

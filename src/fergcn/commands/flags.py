@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from fergcn.clips import Clip
+from fergcn.expressions import FergcnError
 from fergcn.model import ModelConfig
 from fergcn.training import TrainConfig
 
@@ -19,10 +20,20 @@ class NetworkOptions(ModelConfig):
     neutral: Annotated[int | None, Parameter(parse=False)] = None
 
     def for_clips(self, clips: list[Clip]) -> ModelConfig:
-        """Complete the configuration with the number of classes that occur."""
+        """Complete the configuration with the number of classes that occur.
+
+        Raises:
+            FergcnError: there are no two expressions to tell apart.
+        """
         from fergcn.training import dataset_expressions
 
-        return replace(self, num_classes=len(dataset_expressions(clips)))
+        expressions = dataset_expressions(clips)
+        if len(expressions) < 2:
+            raise FergcnError(
+                f"found clips of {', '.join(expressions) or 'no expression'} only, expected at "
+                "least two expressions: name a dataset that has more, or add one with --also"
+            )
+        return replace(self, num_classes=len(expressions))
 
 
 Network = Annotated[NetworkOptions, Parameter(name="*")]
