@@ -71,14 +71,17 @@ $(FACE_API):
 checkpoint-rendered-only: .venv/.installed-dev
 	@mkdir -p runs
 	$(BIN)/fergcn render data/pretrain-still --config configs/rendered-only-plain.toml $(LOGGED)
-	$(BIN)/fergcn render data/pretrain-varied --config configs/rendered-only-backbone.toml $(LOGGED)
-	$(BIN)/fergcn render data/pretrain-neutral --config configs/rendered-only.toml $(LOGGED)
+	$(BIN)/fergcn render data/pretrain-varied --config configs/rendered-only-varied.toml $(LOGGED)
+	$(BIN)/fergcn render data/pretrain-neutral --config configs/rendered-only.toml --image-size 160 --no-varied $(LOGGED)
+	$(BIN)/fergcn render data/pretrain-large --config configs/rendered-only-backbone.toml $(LOGGED)
+	$(BIN)/fergcn render data/pretrain-large-neutral --config configs/rendered-only.toml $(LOGGED)
 	$(BIN)/fergcn render data/pretrain-anywhere --config configs/checkpoint.toml $(LOGGED)
 	$(BIN)/fergcn train rendered-still data/pretrain-still -o runs/rendered-only-plain --config configs/rendered-only-plain.toml $(LOGGED)
 	$(BIN)/fergcn train rendered-still data/pretrain-still -o runs/rendered-only-mixed --config configs/rendered-only-plain.toml \
 	  --init runs/rendered-only-plain/checkpoint --epochs 1 --learning-rate 1e-3 --mix-styles 0.5 $(LOGGED)
-	$(BIN)/fergcn train rendered-still data/pretrain-varied -o runs/rendered-only-backbone --config configs/rendered-only-backbone.toml $(LOGGED)
-	$(BIN)/fergcn train rendered-still data/pretrain-varied -o runs/rendered-only --config configs/rendered-only.toml $(LOGGED)
+	$(BIN)/fergcn train rendered-still data/pretrain-varied -o runs/rendered-only-varied --config configs/rendered-only-varied.toml $(LOGGED)
+	$(BIN)/fergcn train rendered-still data/pretrain-large -o runs/rendered-only-backbone --config configs/rendered-only-backbone.toml $(LOGGED)
+	$(BIN)/fergcn train rendered-still data/pretrain-large -o runs/rendered-only --config configs/rendered-only.toml $(LOGGED)
 	rm -rf runs/rendered-only-calibrated
 	$(BIN)/fergcn calibrate runs/rendered-only/checkpoint rendered --other-people -o runs/rendered-only-calibrated $(LOGGED)
 	$(BIN)/fergcn export runs/rendered-only-calibrated --in-place $(LOGGED)
