@@ -363,20 +363,30 @@ def test_rare_expressions_are_leant_towards(coloured_clips: list[Clip], tmp_path
     """Odds between two expressions change by the ratio of their counts to the power asked for."""
     clips = coloured_clips[:9] + [c for c in coloured_clips[9:] if c.expression == "anger"]
     config = replace(FAST, epochs=1)
-    odds = []
+    odds, scored = [], []
     for shift in (0.0, 0.5):
         settings = replace(config, rare_shift=shift)
-        run = train_model(clips, tmp_path / str(shift), tiny_config(), settings)
+        run = train_model(
+            clips,
+            tmp_path / str(shift),
+            tiny_config(),
+            settings,
+            on_epoch=lambda _, network: scored.append(predict_probs(network.eval(), clips, 40, 32)),
+        )
         probs = predict_probs(load_checkpoint(run).model, clips, 40, 32)
+        np.testing.assert_allclose(scored[-1], probs, rtol=1e-5)  # what is scored is what is saved
         odds.append(probs[:, 1] / probs[:, 0])  # 3 clips of happiness, 4 of anger
     np.testing.assert_allclose(odds[1] / odds[0], (4 / 3) ** 0.5, rtol=1e-4)
 
     model = FERGCN(tiny_config())
     before = model.head.classifier.bias.detach().clone()
     for amount in (0.0, 0.5):  # nobody shows the last expression
-        training.shift_to_rare(model, np.array([0, 0, 0, 0, 1]), amount)
-    shifted = model.head.classifier.bias.detach() - before
-    torch.testing.assert_close(shifted, torch.tensor([0, 0.5, 0.5]) * math.log(4))
+        shifted = training.shifted_to_rare(model, np.array([0, 0, 0, 0, 1]), amount)
+        assert isinstance(shifted, FERGCN)
+        difference = shifted.head.classifier.bias.detach() - before
+        expected = torch.tensor([0, amount, amount]) * math.log(4)
+        torch.testing.assert_close(difference, expected)
+    torch.testing.assert_close(model.head.classifier.bias.detach(), before)
 
 
 def test_settings_that_make_no_sense() -> None:

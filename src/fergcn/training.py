@@ -1,5 +1,6 @@
 """The training loop: from clips to a checkpoint, resumable with the same result."""
 
+import copy
 import hashlib
 import json
 import math
@@ -366,7 +367,8 @@ def train_model(
         expressions: the classes, where the clips need not hold every one; otherwise those that
             occur.
         on_epoch: called with the number of epochs done and the network: before the first one, and
-            after each. An epoch that a kill undid comes again.
+            after each, with what the run would give if it ended there. An epoch that a kill undid
+            comes again.
         sources: which dataset each clip is from, where there are several; see `sampling_probs`.
 
     Returns:
@@ -519,7 +521,7 @@ def train_model(
         }
         history.append(row)
         fabric.log_dict({k: v for k, v in row.items() if k != "epoch"}, step=epoch + 1)
-        on_epoch(epoch + 1, model)
+        on_epoch(epoch + 1, shifted_to_rare(model, targets, config.rare_shift))
         last = epoch + 1 == config.epochs
         if fabric.is_global_zero and (last or time.monotonic() - saved_at > SAVE_EVERY_S):
             pd.DataFrame(history).to_csv(run_dir / "log.csv", index=False)
@@ -530,26 +532,31 @@ def train_model(
     if fabric.is_global_zero:
         about = {"settings": settings, "fingerprint": fingerprint, **(metadata or {})}
         about["people"] = sorted(people_digests(clips))
-        shift_to_rare(model, targets, config.rare_shift)
+        result = shifted_to_rare(model, targets, config.rare_shift)
         save_checkpoint(
-            checkpoint_dir, model, expressions, config.resize, config.crop, about, config.half
+            checkpoint_dir, result, expressions, config.resize, config.crop, about, config.half
         )
         state_path.unlink(missing_ok=True)
     fabric.barrier()
     return checkpoint_dir
 
 
-def shift_to_rare(model: Network, targets: NDArray[np.int64], amount: float) -> None:
-    """Raise each logit by `amount` times minus the logarithm of its share among the targets.
+def shifted_to_rare(model: Network, targets: NDArray[np.int64], amount: float) -> Network:
+    """A network that leans towards rare expressions; the one given stays, for further epochs.
 
-    The most frequent expression's stays; what all logits share changes no probability.
+    Each logit is raised by `amount` times minus the logarithm of its share among the targets. The
+    most frequent expression's stays; what all logits share changes no probability.
     """
+    if not amount:
+        return model
     # An expression that no clip shows counts as one that a single clip shows.
     counts = np.bincount(targets, minlength=model.config.num_classes).clip(min=1)
     shift = -amount * np.log(counts / counts.max())
-    bias = last_layer(model).bias
+    shifted = copy.deepcopy(model)
+    bias = last_layer(shifted).bias
     with torch.no_grad():
         bias.add_(torch.from_numpy(shift).to(bias))
+    return shifted
 
 
 def predict_probs(
