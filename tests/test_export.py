@@ -381,7 +381,7 @@ def test_nobody_is_told(tmp_path: Path) -> None:
     script = (
         "import numpy as np; from fergcn.analysis.network import FaceNetwork;"
         "network = FaceNetwork('rendered-only', 'cpu'); assert network.runtime == 'int8';"
-        "network.features(np.zeros((1, 128, 128, 3), np.uint8))"
+        "side = network.checkpoint.resize; network.features(np.zeros((1, side, side, 3), np.uint8))"
     )
     places = ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "TMPDIR")
     leave_out = ("ORT_DISABLE_TELEMETRY", "CI", "GITHUB_ACTIONS")  # these silence it, too
