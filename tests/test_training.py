@@ -166,7 +166,9 @@ def test_a_stopped_run_ends_as_an_uninterrupted_one(
     config = replace(
         FAST, epochs=4, optimizer=optimizer, schedule="cosine", freeze_backbone=freeze_backbone
     )
-    whole = train_model(coloured_clips, tmp_path / "whole", tiny_config(), config)
+    config = replace(config, anneal_dropout=True)
+    network = tiny_config(feature_dropout=0.5)
+    whole = train_model(coloured_clips, tmp_path / "whole", network, config)
 
     def stop_in_third_epoch(what: str, done: int, _total: int) -> None:
         if what == "epochs" and done == 2:
@@ -175,13 +177,13 @@ def test_a_stopped_run_ends_as_an_uninterrupted_one(
     monkeypatch.setattr(training, "SAVE_EVERY_S", 0)
     run_dir = tmp_path / "stopped"
     with pytest.raises(StoppedError):
-        train_model(coloured_clips, run_dir, tiny_config(), config, on_progress=stop_in_third_epoch)
+        train_model(coloured_clips, run_dir, network, config, on_progress=stop_in_third_epoch)
     assert not (run_dir / "checkpoint").exists()
     epochs = []
     resumed = train_model(
         coloured_clips,
         run_dir,
-        tiny_config(),
+        network,
         config,
         on_progress=lambda what, done, _total: epochs.append(done) if what == "epochs" else None,
     )
@@ -387,6 +389,30 @@ def test_rare_expressions_are_leant_towards(coloured_clips: list[Clip], tmp_path
         expected = torch.tensor([0, amount, amount]) * math.log(4)
         torch.testing.assert_close(difference, expected)
     torch.testing.assert_close(model.head.classifier.bias.detach(), before)
+
+
+def test_dropout_falls_to_nothing(coloured_clips: list[Clip], tmp_path: Path) -> None:
+    """Early steps leave features out, late ones hardly any: between all and none of it."""
+    shares: list[float] = []
+
+    def note(_epoch: int, model: torch.nn.Module) -> None:
+        assert isinstance(model, FERGCN)
+        shares.append(model.dropout.p)
+
+    config = replace(FAST, epochs=5, anneal_dropout=True)
+    network = tiny_config(feature_dropout=0.5)
+    annealed = train_model(coloured_clips, tmp_path / "annealed", network, config, on_epoch=note)
+    steps = np.diff(shares[1:])  # the first is before training
+    assert shares[0] == 0.5 and (steps < 0).all() and np.ptp(steps) < 1e-9  # a straight line
+    assert 0 < shares[-1] <= 0.1
+    constant = train_model(
+        coloured_clips, tmp_path / "constant", network, replace(config, anneal_dropout=False)
+    )
+    name = "head.classifier.weight"
+    assert not torch.equal(weights(annealed)[name], weights(constant)[name])
+    with pytest.raises(FergcnError, match=r"expected more: add --feature-dropout 0.5"):
+        train_model(coloured_clips, tmp_path / "none", tiny_config(), config)
+    assert not (tmp_path / "none").exists()
 
 
 def test_settings_that_make_no_sense() -> None:

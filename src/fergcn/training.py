@@ -99,6 +99,9 @@ class TrainConfig:
     rare_shift: float = 0.0
     """How far the trained network leans towards rare expressions: each logit is raised by this
     many times minus the logarithm of its share of the training clips (Menon et al. 2021)."""
+    anneal_dropout: bool = False
+    """The share of features that is left out falls in a straight line, to nothing at the end of
+    the run (annealed dropout, Rennie et al. 2014)."""
     label_smoothing: float = 0.0
     """Share of the target that all classes get alike."""
     neutral_pairs: float = 0.0
@@ -185,12 +188,17 @@ def build_model(model_config: ModelConfig, config: TrainConfig) -> Network:
         "actions": config.actions is not None,
         "points": config.points is not None,
         "mix_styles": config.mix_styles > 0,
+        "anneal_dropout": config.anneal_dropout,
     }
     if model_config.network == "r3d-18" and any(per_frame.values()):
         name = next(name for name, asked in per_frame.items() if asked)
         raise FergcnError(
             f"found {name} with r3d-18, expected a network with frame features: "
             f"leave --{name.replace('_', '-')} out"
+        )
+    if config.anneal_dropout and not model_config.feature_dropout:
+        raise FergcnError(
+            "found anneal_dropout and feature_dropout=0, expected more: add --feature-dropout 0.5"
         )
     torch.manual_seed(config.seed)
     try:
@@ -487,6 +495,10 @@ def train_model(
         totals = torch.zeros(3, dtype=torch.float64)  # loss, correct, clips
         for step, (inputs, labels) in enumerate(steps):
             _set_learning_rate(optimizer, config, epoch + step / len(batches))
+            if config.anneal_dropout:
+                assert isinstance(model, FERGCN)  # build_model has refused others
+                left = 1 - (epoch + step / len(batches)) / config.epochs
+                model.dropout.p = model_config.feature_dropout * left
             inputs, labels = fabric.to_device((inputs, labels))
             output = wrapped(inputs)
             logits = output if lessons is None else output[0]
