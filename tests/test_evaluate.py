@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,31 @@ def test_frames_that_are_used_again_change_no_answer(stills: Path, checkpoint: P
         with torch.inference_mode():
             expected = loaded.model(frames[None]).softmax(1)[0].numpy()
         np.testing.assert_allclose(row, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_picture_and_its_mirror_image_get_one_answer(stills: Path, tmp_path: Path) -> None:
+    loaded = load_checkpoint("rendered-only")
+    clips = [clip for clip in list_dataset("stills", stills).clips if clip.clip_id[-1] == "7"]
+    turned = [
+        replace(clip, path=save(tmp_path / f"{n}.png", load_clip(clip, 1)[0][:, ::-1]))
+        for n, clip in enumerate(clips)
+    ]
+    names = [clip.clip_id for clip in clips]
+    ours, theirs = (
+        evaluate_clips(loaded, these)
+        .predictions.set_index("clip_id")
+        .loc[names, list(loaded.expressions)]
+        for these in (clips, turned)
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    sides = [predict_probs(loaded.model, these, 192, 144) for these in (clips, turned)]
+    assert np.abs(sides[0] - sides[1]).max() > 0.05  # one side alone says something else
+    for clip, row in zip(clips, ours.to_numpy(), strict=True):
+        frames = eval_transform(load_clip(clip, 1), 192, 144)
+        with torch.inference_mode():
+            features = loaded.model.frame_features(torch.cat([frames, frames.flip(-1)]))
+            logits = loaded.model.head(features.mean(0).expand(1, 16, -1))
+        np.testing.assert_allclose(row, logits.softmax(1)[0].numpy(), atol=1e-4)
 
 
 def test_prepare_stores_one_face_a_picture(run, stills: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from fergcn.analysis.collect import make_table, tally_events
 from fergcn.analysis.engine import (
     Engine,
     Event,
+    Face,
     NumberedFrame,
     Prediction,
     Stopwatch,
@@ -75,7 +76,7 @@ class Cheap(FaceNetwork):
         vars(self).update(vars(real))
         self.seen: list[int] = []
 
-    def features(self, faces: np.ndarray) -> np.ndarray:
+    def features(self, faces: np.ndarray, _mirrored: bool = False) -> np.ndarray:
         self.seen.append(len(faces))
         colours = faces[:, 20, 20].astype(np.float32)  # (M, 3)
         return np.tile(colours / 128 - 1, (1, 11))[:, : self.checkpoint.config.frame_dim]
@@ -350,6 +351,28 @@ def test_batches_change_nothing() -> None:
     assert set(frames["track_id"].dropna()) == {0, 1}
     keys = list(zip(frames["frame_index"], frames["track_id"].fillna(-1), strict=True))
     assert keys == sorted(keys)
+
+
+@pytest.mark.parametrize("batch_size", [1, 32])
+def test_a_picture_is_seen_with_its_mirror_image(batch_size: int) -> None:
+    """As a picture, both sides get one answer; as a frame of a video, one side counts."""
+    net = FaceNetwork("rendered-only", "cpu", "torch")
+    config = AnalysisConfig(batch_size=batch_size)
+    side = cv2.resize(load_clip(load_rendered()[0], 3)[2], (192, 192))
+    detection = Detection(np.array([0.0, 0, 40, 40]), np.zeros((5, 2)), 1.0)
+
+    def answer(crop: np.ndarray, num_frames: int) -> list[float]:
+        engine, events = Engine(net, config), []
+        for k in range(num_frames):
+            face = Face(k, k / 25, detection, crop)
+            face.number = 0
+            events += engine.add(NumberedFrame(k, k / 25, 40, 40, [face]))
+        events += engine.finish()
+        (window,) = [event for event in events if isinstance(event, WindowAnswer)]
+        return list(window.probs.values())
+
+    assert answer(side, 1) == pytest.approx(answer(side[:, ::-1], 1), abs=1e-4)
+    assert answer(side, 2) != pytest.approx(answer(side[:, ::-1], 2), abs=1e-2)
 
 
 def test_row_comes_when_no_later_window_can_reach_it() -> None:

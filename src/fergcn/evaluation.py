@@ -141,7 +141,8 @@ def evaluate_clips(
 ) -> Evaluation:
     """Score a checkpoint.
 
-    A clip without a face counts as an error, and not for the calibration.
+    A clip without a face counts as an error, and not for the calibration. One that is a single
+    picture is described together with its mirror image.
 
     Args:
         checkpoint: the network and what its outputs mean.
@@ -192,6 +193,7 @@ def evaluate_clips(
         on_progress,
         [checkpoint.expressions.index(name) for name in expressions],
         look,
+        mirrored=True,  # as `Engine` does it
     )
     evaluation = evaluate_probs(clips, expressions, probs, groups, sure_from)
     about: dict[str, Any] = {

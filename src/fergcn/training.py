@@ -579,6 +579,7 @@ def predict_probs(
     on_progress: Progress = lambda _what, _done, _total: None,
     classes: Sequence[int] | None = None,
     on_features: Callable[[Tensor], None] = lambda _features: None,
+    mirrored: bool = False,
 ) -> NDArray[np.float32]:
     """Probabilities of whole clips.
 
@@ -590,6 +591,7 @@ def predict_probs(
         on_progress: told about clips.
         classes: indices of the classes to choose from; all if left out.
         on_features: given the frame features `(N, d)` of each clip, where the network has some.
+        mirrored: those of a single picture are the mean of its own and its mirror image's.
 
     Returns:
         `(len(clips), num_classes)` or one column for each of `classes`; each row adds up to 1.
@@ -603,8 +605,8 @@ def predict_probs(
         for index, clip in enumerate(clips):
             faces = load_clip(clip, model.config.num_frames)
             # Softmax over some of the logits: the same as probabilities made to add up to 1 again.
-            logits = _clip_logits(model, faces, resize, crop, on_features)[columns]
-            probs[index] = logits.softmax(0).cpu().numpy()
+            logits = _clip_logits(model, faces, resize, crop, on_features, mirrored)
+            probs[index] = logits[columns].softmax(0).cpu().numpy()
             on_progress("clips", index + 1, len(clips))
     return probs
 
@@ -615,6 +617,7 @@ def _clip_logits(
     resize: int,
     crop: int,
     on_features: Callable[[Tensor], None],
+    mirrored: bool,
 ) -> Tensor:
     """Logits `(num_classes,)` of one clip's faces `(N, H, W, 3)`."""
     device = next(model.parameters()).device
@@ -622,7 +625,10 @@ def _clip_logits(
         logits: Tensor = model(eval_transform(faces, resize, crop).to(device)[None])[0]
         return logits
     distinct, position = distinct_frames(faces)
-    features = model.frame_features(eval_transform(distinct, resize, crop).to(device))
+    frames = eval_transform(distinct, resize, crop).to(device)
+    features = model.frame_features(frames)
+    if mirrored and len(distinct) == 1:
+        features = (features + model.frame_features(frames.flip(-1))) / 2
     features = features[torch.from_numpy(position)]  # (N, d)
     on_features(features)
     logits = model.head(features[None])[0]

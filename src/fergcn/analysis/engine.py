@@ -176,8 +176,9 @@ class Engine:
     """From frames whose faces are numbered to predictions, windows and segments.
 
     Each face passes through the backbone once; windows share the features, and only those that a
-    later window can still need are kept. What is given out does not depend on how faces were put
-    together into batches, but for rounding.
+    later window can still need are kept. In a single picture, which has the time, a face's features
+    are the mean of its own and its mirror image's: they tell a little more. What is given out does
+    not depend on how faces were put together into batches, but for rounding.
 
     Args:
         network: what describes faces and answers windows.
@@ -218,7 +219,8 @@ class Engine:
         self._num_frames += 1
         self._waiting.append(frame)
         num_faces = sum(len(waiting.faces) for waiting in self._waiting)
-        if max(num_faces, len(self._waiting)) >= self.config.batch_size:
+        # The first one waits for another: it may be the only one, and is then a picture.
+        if self._num_frames > 1 and max(num_faces, len(self._waiting)) >= self.config.batch_size:
             yield from self._process()
 
     def finish(self) -> Iterator[Event]:
@@ -229,7 +231,8 @@ class Engine:
 
     def _process(self, is_last: bool = False) -> Iterator[Event]:
         """Let the waiting frames pass."""
-        self._describe([face for frame in self._waiting for face in frame.faces])
+        faces = [face for frame in self._waiting for face in frame.faces]
+        self._describe(faces, mirrored=is_last and self._num_frames == 1)
         planned: list[_Planned] = []
         for frame in self._waiting:
             planned += self._take(frame)
@@ -241,14 +244,14 @@ class Engine:
         yield from self._final_windows()
         yield from self._final_rows()
 
-    def _describe(self, faces: list[Face]) -> None:
+    def _describe(self, faces: list[Face], mirrored: bool) -> None:
         """Run the backbone over faces."""
         size = self.config.batch_size
         for start in range(0, len(faces), size):
             batch = faces[start : start + size]
             with self._stopwatch("backbone"):
                 crops = np.stack([face.crop for face in batch if face.crop is not None])
-                features = self.network.features(crops)
+                features = self.network.features(crops, mirrored)
             for row, face in enumerate(batch):
                 face.crop = None
                 face.features = features[row].copy()  # a row of the batch would keep all of it
