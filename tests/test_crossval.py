@@ -451,6 +451,16 @@ def test_shuffling_needs_features(many_clips: list[Clip], tmp_path: Path) -> Non
         crossvalidate(many_clips, tmp_path, tiny_config(), pairs, control)
 
 
+def test_settings_that_are_refused_leave_the_folder_to_better_ones(
+    coloured_clips: list[Clip], tmp_path: Path
+) -> None:
+    run_dir, config = tmp_path / "run", replace(FAST, epochs=1, anneal_dropout=True)
+    with pytest.raises(FergcnError, match="add --feature-dropout"):
+        crossvalidate(coloured_clips, run_dir, tiny_config(), config, THREE)
+    assert not run_dir.exists()
+    crossvalidate(coloured_clips, run_dir, tiny_config(feature_dropout=0.5), config, THREE)
+
+
 def test_any_variant_can_be_the_reference(many_clips: list[Clip], tmp_path: Path) -> None:
     config = replace(LEARNING, epochs=1)
     groups = {"evidence": {n: GROUPS["evidence"][n] for n in ("per-clip", "last-frame")}}

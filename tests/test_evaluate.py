@@ -195,6 +195,11 @@ def test_a_picture_and_its_mirror_image_get_one_answer(stills: Path, tmp_path: P
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
     sides = [predict_probs(loaded.model, these, 192, 144) for these in (clips, turned)]
     assert np.abs(sides[0] - sides[1]).max() > 0.05  # one side alone says something else
+    moving = load_dataset("rendered")[:2]
+    one_side = predict_probs(loaded.model, moving, 192, 144)
+    np.testing.assert_array_equal(
+        predict_probs(loaded.model, moving, 192, 144, mirrored=True), one_side
+    )
     for clip, row in zip(clips, ours.to_numpy(), strict=True):
         frames = eval_transform(load_clip(clip, 1), 192, 144)
         with torch.inference_mode():

@@ -64,8 +64,8 @@ def calibrate_checkpoint(
 ) -> dict[str, Any]:
     """Write a checkpoint whose probabilities are calibrated and whose answers are the same.
 
-    The temperature goes into the classifier's weights and bias, so that nothing is new when the
-    checkpoint is used.
+    Single pictures are seen from one side, as the frames of a video are. The temperature goes into
+    the classifier's weights and bias, so that nothing is new when the checkpoint is used.
 
     Args:
         checkpoint: as it was trained.

@@ -41,6 +41,7 @@ from fergcn.training import (
     encode_targets,
     predict_feature_probs,
     predict_probs,
+    require_fit,
     train_model,
 )
 from fergcn.workers import end_with
@@ -100,10 +101,11 @@ def crossvalidate(
         on_progress: told about epochs over all folds, and what goes on before.
 
     Raises:
-        FergcnError: the clips don't allow the protocol, the folder holds another run, or a clip
-            can't be read.
+        FergcnError: the clips don't allow the protocol, the network the settings, the folder holds
+            another run, or a clip can't be read.
     """
     protocol = protocol or Protocol()
+    require_fit(model_config, config)
     if protocol.shuffle_frames and config.neutral_pairs:
         raise FergcnError(
             "found shuffle_frames and neutral_pairs, expected one of them: pairs have frames in "

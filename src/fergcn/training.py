@@ -174,13 +174,11 @@ class TrainConfig:
             )
 
 
-def build_model(model_config: ModelConfig, config: TrainConfig) -> Network:
-    """Make the network that training starts from, the same for the same seed.
+def require_fit(model_config: ModelConfig, config: TrainConfig) -> None:
+    """Refuse settings of training that the network can't follow.
 
     Raises:
-        FergcnError: `config.init` is no checkpoint or has another backbone, the backbone's name
-            is unknown, its pretrained weights can't be had, or `config` asks for a backbone where
-            the network has none.
+        FergcnError: `config` asks for a backbone or a dropout where the network has none.
     """
     per_frame = {
         "freeze_backbone": config.freeze_backbone,
@@ -200,6 +198,16 @@ def build_model(model_config: ModelConfig, config: TrainConfig) -> Network:
         raise FergcnError(
             "found anneal_dropout and feature_dropout=0, expected more: add --feature-dropout 0.5"
         )
+
+
+def build_model(model_config: ModelConfig, config: TrainConfig) -> Network:
+    """Make the network that training starts from, the same for the same seed.
+
+    Raises:
+        FergcnError: `config.init` is no checkpoint or has another backbone, the backbone's name
+            is unknown, its pretrained weights can't be had, or as `require_fit`.
+    """
+    require_fit(model_config, config)
     torch.manual_seed(config.seed)
     try:
         if config.init is None:
@@ -591,7 +599,8 @@ def predict_probs(
         on_progress: told about clips.
         classes: indices of the classes to choose from; all if left out.
         on_features: given the frame features `(N, d)` of each clip, where the network has some.
-        mirrored: those of a single picture are the mean of its own and its mirror image's.
+        mirrored: those of a single picture, or of frames that are all the same, are the mean of
+            its own and its mirror image's.
 
     Returns:
         `(len(clips), num_classes)` or one column for each of `classes`; each row adds up to 1.

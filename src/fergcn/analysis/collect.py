@@ -237,8 +237,8 @@ def analyze_live(
 ) -> dict[str, Any]:
     """Analyse a live source until it ends or is stopped, keeping nothing.
 
-    No face waits for others to make a batch, nor for a better view of somebody who comes back, and
-    few frames wait at all.
+    But for the first frame, no face waits for others to make a batch, nor for a better view of
+    somebody who comes back, and few frames wait at all.
 
     Args:
         source: gives the frames.

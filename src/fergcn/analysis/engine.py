@@ -596,10 +596,10 @@ def stream(
 
     A frame's predictions come as soon as no later window can change them: `window_s` after it, or
     `max_gap_s` after its faces went away, plus the frames that wait for the next search for faces
-    (`detect_every_s`) and for a whole batch (`batch_size`; 1 waits for none). Where a face may
-    still turn out to be a false alarm, the frames after it wait up to `keep_lost_s` longer for each
-    frame that it lacks; where it may be somebody who is missing, up to `MAX_WAIT_S`. The frames are
-    taken in another thread, a few before they are needed.
+    (`detect_every_s`) and for a whole batch (`batch_size`; with 1, only the first one waits, for
+    the second). Where a face may still turn out to be a false alarm, the frames after it wait up to
+    `keep_lost_s` longer for each frame that it lacks; where it may be somebody who is missing, up
+    to `MAX_WAIT_S`. The frames are taken in another thread, a few before they are needed.
 
     Args:
         frames: `(H, W, 3)` RGB; each may be used again as soon as the next one is asked for.
