@@ -3,8 +3,6 @@
 import csv
 import json
 import os
-import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -13,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from cyclopts.config import Toml
 from skimage.data import astronaut
 
 from conftest import TINY
 from fergcn.analysis.config import AnalysisConfig
-from fergcn.cli import COMMANDS, _take_config, app
+from fergcn.cli import COMMANDS
 from fergcn.clips import Clip
 from fergcn.commands.predict import Job, Outcome, _end_job
 from fergcn.report.outputs import VideoTable
@@ -510,28 +507,3 @@ main()
     assert (
         result.stderr == "fergcn: stopped; the same command keeps what is done and does the rest\n"
     )
-
-
-@pytest.mark.parametrize("target", ["checkpoint", "checkpoint-rendered-only", "cards"])
-def test_recipes_of_the_makefile_are_commands_that_can_be_read(target: str) -> None:
-    """A flag that is renamed must not break the way to the checkpoints in the package."""
-    told = subprocess.run(
-        ["make", "--dry-run", target, "STILLS=stills"],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.replace("\\\n", " ")
-    commands = [
-        shlex.split(part)
-        for line in told.splitlines()
-        for part in re.split(r"[;|]|&&|\bdo\b", line)
-        if part.strip().startswith(".venv/bin/fergcn ")
-    ]
-    assert len(commands) >= 4
-    for _, *arguments in commands:
-        if "--config" in arguments:
-            config = Path(__file__).parents[1] / _take_config(arguments)
-            app.config = (Toml(config, must_exist=True),)
-        app.parse_args(arguments, print_error=False, exit_on_error=False)
-        app.config = ()
