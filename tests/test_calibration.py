@@ -13,10 +13,10 @@ from torch import nn
 from conftest import tiny_config
 from fergcn.calibration import calibrate_checkpoint, divide_logits, fit_temperature, rescale
 from fergcn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from fergcn.clips import Clip
+from fergcn.clips import Clip, people_digests
 from fergcn.expressions import FergcnError
 from fergcn.model import FERGCN, create_network
-from fergcn.training import people_digests, predict_probs
+from fergcn.prediction import predict_probs
 
 NAMES = ("anger", "happiness", "neutral")
 
@@ -171,7 +171,7 @@ def test_without_a_list_of_people_the_numbers_must_agree(
 
 
 def test_training_writes_down_whom_it_saw(coloured_clips: list[Clip], tmp_path: Path) -> None:
-    from fergcn.training import train_model
+    from fergcn.training.loop import train_model
     from test_training import FAST
 
     run = train_model(coloured_clips, tmp_path, tiny_config(), replace(FAST, epochs=1))

@@ -20,7 +20,8 @@ from fergcn.features import FeatureClassifier
 from fergcn.folds import Protocol
 from fergcn.model import FERGCN, GraphHead, ModelConfig, VideoCNN, create_network
 from fergcn.model.comparators import BiLSTMHead, FrameAttentionHead, TransformerHead
-from fergcn.training import TrainConfig, build_model, train_model
+from fergcn.training.config import TrainConfig
+from fergcn.training.loop import build_model, train_model
 from fergcn.video import write_video
 from test_model import lstm_states, sigmoid
 from test_training import FAST

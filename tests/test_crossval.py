@@ -25,7 +25,8 @@ from fergcn.clips import Clip
 from fergcn.crossval import CrossvalResult, choose_epochs, crossvalidate
 from fergcn.expressions import FergcnError
 from fergcn.folds import Protocol
-from fergcn.training import TrainConfig, predict_probs
+from fergcn.prediction import predict_probs
+from fergcn.training.config import TrainConfig
 from fergcn.transforms import eval_transform
 from test_training import FAST
 
@@ -188,7 +189,7 @@ def test_a_stopped_fold_goes_on_with_the_same_result(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fergcn.training.SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr("fergcn.training.loop.SAVE_EVERY_S", 0.0)
 
     def stop_in_second_fold(what: str, done: int, total: int) -> None:
         if what == "epochs of all folds" and done == FROZEN.epochs + 2:

@@ -29,9 +29,9 @@ from fergcn.expressions import FergcnError
 from fergcn.faces.detect import FaceDetector
 from fergcn.metrics import bootstrap_interval, expected_calibration_error
 from fergcn.model import FERGCN
+from fergcn.prediction import predict_probs
 from fergcn.prepare import read_prepared
 from fergcn.rendering import RenderConfig, render_dataset
-from fergcn.training import predict_probs
 from fergcn.transforms import eval_transform
 
 KNOWN = ("anger", "fear", "happiness", "neutral")

@@ -12,11 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import tiny_config
-from fergcn import training
 from fergcn.checkpoint import load_checkpoint
 from fergcn.clips import Clip
 from fergcn.expressions import FergcnError
-from fergcn.lessons import (
+from fergcn.model import FERGCN
+from fergcn.training import loop
+from fergcn.training.config import TrainConfig
+from fergcn.training.lessons import (
     LessonLearner,
     Lessons,
     lesson_loss,
@@ -25,8 +27,7 @@ from fergcn.lessons import (
     read_soft_labels,
     seen_points,
 )
-from fergcn.model import FERGCN
-from fergcn.training import TrainConfig, train_model
+from fergcn.training.loop import train_model
 from fergcn.transforms import augment_wild, wild_map
 
 CLIPS = [Clip(name, name, "anger", Path("unread")) for name in "abcd"]
@@ -318,7 +319,7 @@ def test_a_stopped_run_ends_as_one_that_was_not(
     lessons = replace(FAST, actions=str(table), points=str(points), augmentation="wild")
     config = replace(lessons, optimizer="adamw", mix_styles=0.5)
     network = tiny_config(feature_dropout=0.5)  # what is left out must be the same, too
-    monkeypatch.setattr(training, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
     whole = train_model(coloured_clips, tmp_path / "whole", network, config)
 
     def stop(epoch: int, _model: object) -> None:

@@ -9,12 +9,13 @@ import torch
 from numpy.typing import NDArray
 
 from conftest import tiny_config
-from fergcn import training
 from fergcn.checkpoint import load_checkpoint
 from fergcn.clips import Clip
 from fergcn.expressions import FergcnError
-from fergcn.pairs import neutral_partners, with_movement
-from fergcn.training import TrainConfig, train_model
+from fergcn.training import loop
+from fergcn.training.config import TrainConfig
+from fergcn.training.loop import train_model
+from fergcn.training.pairs import neutral_partners, with_movement
 
 NUM_FRAMES = 8
 
@@ -144,7 +145,7 @@ def test_training_with_pairs_can_be_stopped(
         folder = train_model(files, tmp_path / name, model_config, config, wide, on_progress=tell)
         return load_checkpoint(folder).model.state_dict()
 
-    monkeypatch.setattr(training, "SAVE_EVERY_S", 0)
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0)
     whole = trained("whole", config)
     with pytest.raises(StoppedError):
         trained("stopped", config, stop=True)

@@ -12,8 +12,9 @@ from fergcn.clips import Clip
 from fergcn.expressions import FergcnError
 from fergcn.model import FERGCN
 from fergcn.model.backbones import create_backbone
-from fergcn.styles import mix_styles, mixed_styles
-from fergcn.training import TrainConfig, train_model
+from fergcn.training.config import TrainConfig
+from fergcn.training.loop import train_model
+from fergcn.training.styles import mix_styles, mixed_styles
 
 
 def some_maps() -> torch.Tensor:

@@ -17,21 +17,17 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from conftest import tiny_config
-from fergcn import training
 from fergcn.checkpoint import load_checkpoint, save_checkpoint
 from fergcn.clips import Clip
 from fergcn.expressions import FergcnError
 from fergcn.features import dataset_features
-from fergcn.lessons import read_soft_labels
 from fergcn.model import FERGCN
-from fergcn.training import (
-    TrainConfig,
-    epoch_batches,
-    predict_feature_probs,
-    predict_probs,
-    sampling_probs,
-    train_model,
-)
+from fergcn.prediction import predict_feature_probs, predict_probs
+from fergcn.training import loop
+from fergcn.training.batches import epoch_batches, sampling_probs
+from fergcn.training.config import TrainConfig
+from fergcn.training.lessons import read_soft_labels
+from fergcn.training.loop import train_model
 
 FAST = TrainConfig(epochs=3, batch_size=4, resize=40, crop=32, accelerator="cpu")
 
@@ -174,7 +170,7 @@ def test_a_stopped_run_ends_as_an_uninterrupted_one(
         if what == "epochs" and done == 2:
             raise StoppedError
 
-    monkeypatch.setattr(training, "SAVE_EVERY_S", 0)
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0)
     run_dir = tmp_path / "stopped"
     with pytest.raises(StoppedError):
         train_model(coloured_clips, run_dir, network, config, on_progress=stop_in_third_epoch)
@@ -204,14 +200,15 @@ def test_a_killed_process_goes_on(coloured_clips: list[Clip], tmp_path: Path) ->
 from pathlib import Path
 import torch
 from conftest import tiny_config
-from fergcn import training
+from fergcn.training import loop
+from fergcn.training.config import TrainConfig
 from fergcn.clips import Clip
 torch.set_num_threads({torch.get_num_threads()})
-training.SAVE_EVERY_S = 0
+loop.SAVE_EVERY_S = 0
 clips = [Clip(i, s, e, Path(p)) for i, s, e, p in {
         [(c.clip_id, c.subject_id, c.expression, str(c.path)) for c in coloured_clips]
     }]
-training.train_model(clips, Path({str(run_dir)!r}), tiny_config(), training.{config!r})
+loop.train_model(clips, Path({str(run_dir)!r}), tiny_config(), {config!r})
 """
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment)
@@ -256,7 +253,7 @@ def test_the_recipe_for_pictures_from_anywhere_learns_and_repeats(
 
 def test_a_frozen_backbone_stays_as_it_was(coloured_clips: list[Clip], tmp_path: Path) -> None:
     config = replace(FAST, freeze_backbone=True)
-    started_from = training.build_model(tiny_config(), config).backbone.state_dict()
+    started_from = loop.build_model(tiny_config(), config).backbone.state_dict()
     trained = weights(train_model(coloured_clips, tmp_path, tiny_config(), config))
     for name, tensor in started_from.items():
         assert torch.equal(trained[f"backbone.{name}"], tensor), name
@@ -311,7 +308,7 @@ def test_backbones_come_from_checkpoints(
     shipped = weights(tiny_checkpoint)
     assert torch.equal(trained["backbone.conv_stem.weight"], shipped["backbone.conv_stem.weight"])
     with pytest.raises(FergcnError, match="found the backbone mobilenetv3_small_050"):
-        training.build_model(tiny_config(backbone="resnet10t"), config)
+        loop.build_model(tiny_config(backbone="resnet10t"), config)
 
 
 def test_the_backbone_of_two_starts_from_a_trained_half(
@@ -321,13 +318,13 @@ def test_the_backbone_of_two_starts_from_a_trained_half(
     half = FERGCN(tiny_config(backbone="face_resnet"))
     save_checkpoint(tmp_path / "half", half, ("anger", "happiness", "neutral"), 80, 64)
     config = replace(FAST, init=str(tmp_path / "half"))
-    network = training.build_model(tiny_config(backbone="face_pair"), config)
+    network = loop.build_model(tiny_config(backbone="face_pair"), config)
     assert isinstance(network, FERGCN)
     kept = network.backbone.get_submodule("face_resnet").state_dict()
     assert all(torch.equal(kept[name], t) for name, t in half.backbone.state_dict().items())
     monkeypatch.delenv("FERGCN_FACE_API", raising=False)
     with pytest.raises(FergcnError, match="npm install @vladmandic/face-api"):
-        training.build_model(tiny_config(backbone="face_pair", pretrained=True), config)
+        loop.build_model(tiny_config(backbone="face_pair", pretrained=True), config)
 
 
 def test_soft_labels_teach_what_the_labels_do_not(
@@ -383,7 +380,7 @@ def test_rare_expressions_are_leant_towards(coloured_clips: list[Clip], tmp_path
     model = FERGCN(tiny_config())
     before = model.head.classifier.bias.detach().clone()
     for amount in (0.0, 0.5):  # nobody shows the last expression
-        shifted = training.shifted_to_rare(model, np.array([0, 0, 0, 0, 1]), amount)
+        shifted = loop.shifted_to_rare(model, np.array([0, 0, 0, 0, 1]), amount)
         assert isinstance(shifted, FERGCN)
         difference = shifted.head.classifier.bias.detach() - before
         expected = torch.tensor([0, amount, amount]) * math.log(4)
@@ -424,7 +421,7 @@ def test_settings_that_make_no_sense() -> None:
 
 def test_unknown_backbone_is_one_line() -> None:
     with pytest.raises(FergcnError, match="found the backbone vgg99, expected"):
-        training.build_model(tiny_config(backbone="vgg99"), FAST)
+        loop.build_model(tiny_config(backbone="vgg99"), FAST)
 
 
 def test_two_processes_share_a_step(coloured_clips: list[Clip], tmp_path: Path) -> None:
@@ -433,7 +430,8 @@ def test_two_processes_share_a_step(coloured_clips: list[Clip], tmp_path: Path) 
 from pathlib import Path
 from conftest import tiny_config
 from fergcn.clips import Clip
-from fergcn.training import TrainConfig, train_model
+from fergcn.training.config import TrainConfig
+from fergcn.training.loop import train_model
 clips = [Clip(i, s, e, Path(p)) for i, s, e, p in {
         [(c.clip_id, c.subject_id, c.expression, str(c.path)) for c in coloured_clips]
     }]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fergcn.model import GraphConvolution as GraphConvolution
     from fergcn.model import ModelConfig as ModelConfig
     from fergcn.model import intensity_weights as intensity_weights
-    from fergcn.training import TrainConfig as TrainConfig
+    from fergcn.training.config import TrainConfig as TrainConfig
 
 _HOME = {
     "Analysis": "fergcn.analysis.collect",
@@ -37,7 +37,7 @@ _HOME = {
     "GraphConvolution": "fergcn.model",
     "ModelConfig": "fergcn.model",
     "Prediction": "fergcn.analysis.engine",
-    "TrainConfig": "fergcn.training",
+    "TrainConfig": "fergcn.training.config",
     "analyze": "fergcn.analysis.collect",
     "intensity_weights": "fergcn.model",
     "load_checkpoint": "fergcn.checkpoint",

@@ -14,7 +14,8 @@ from fergcn.files import write_json
 from fergcn.folds import Protocol
 from fergcn.metrics import mcnemar, paired_difference
 from fergcn.model import ModelConfig
-from fergcn.training import Progress, TrainConfig
+from fergcn.progress import Progress, silent
+from fergcn.training.config import TrainConfig
 
 FORMAT = 1
 """Version of an ablation's folder."""
@@ -84,7 +85,7 @@ def ablate_clips(
     groups: Mapping[str, Variants],
     about: dict[str, Any] | None = None,
     workers: int = 1,
-    on_progress: Progress = lambda _what, _done, _total: None,
+    on_progress: Progress = silent,
     reference: str = PAPER,
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Cross-validate the paper's network and every variant, and compare them over the same clips.

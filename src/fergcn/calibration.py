@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from fergcn.checkpoint import Checkpoint, save_checkpoint
-from fergcn.clips import Clip
+from fergcn.clips import Clip, encode_targets, people_digests
 from fergcn.expressions import FergcnError
 from fergcn.folds import subject_folds
 from fergcn.metrics import expected_calibration_error
 from fergcn.model import GraphHead, Network, last_layer
-from fergcn.training import Progress, encode_targets, people_digests, predict_probs
+from fergcn.prediction import predict_probs
+from fergcn.progress import Progress, silent
 
 TEMPERATURES = (0.05, 20.0)
 """Between these the temperature is looked for."""
@@ -60,7 +61,7 @@ def calibrate_checkpoint(
     dataset: str,
     hold_out: int | None = None,
     other_people: bool = False,
-    on_progress: Progress = lambda _what, _done, _total: None,
+    on_progress: Progress = silent,
 ) -> dict[str, Any]:
     """Write a checkpoint whose probabilities are calibrated and whose answers are the same.
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from fergcn.expressions import FergcnError
+from fergcn.expressions import FergcnError, sort_expressions
 from fergcn.video import read_frames
 
 PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png"})
@@ -198,6 +198,30 @@ def resize_picture(image: NDArray[np.uint8], height: int, width: int) -> NDArray
     # averaging areas keeps a shrunk picture free of aliasing
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return cv2.resize(image, (width, height), interpolation=how).astype(np.uint8, copy=False)
+
+
+def people_digests(clips: Sequence[Clip]) -> set[str]:
+    """Short hashes of the people in clips: who was trained on can be checked, but not read."""
+    return {hashlib.sha256(clip.subject_id.encode()).hexdigest()[:8] for clip in clips}
+
+
+def dataset_expressions(clips: Sequence[Clip]) -> tuple[str, ...]:
+    """The expressions that occur, in the order of `fergcn.EXPRESSIONS`."""
+    return sort_expressions({clip.expression for clip in clips})
+
+
+def encode_targets(clips: Sequence[Clip], expressions: tuple[str, ...]) -> NDArray[np.int64]:
+    """Class index of each clip, `(len(clips),)`.
+
+    Raises:
+        FergcnError: a clip has an expression that is not among them.
+    """
+    if unknown := {clip.expression for clip in clips} - set(expressions):
+        raise FergcnError(
+            f"found clips of {', '.join(sorted(unknown))}, expected {', '.join(expressions)}: "
+            "use a checkpoint that knows them, or name those to score with --expressions"
+        )
+    return np.array([expressions.index(clip.expression) for clip in clips], dtype=np.int64)
 
 
 def clip_digest(clip: Clip) -> str:

@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from fergcn.clips import Clip
+from fergcn.clips import Clip, dataset_expressions, encode_targets
 from fergcn.explain import frame_scores, summarize_claims, weight_claims
 from fergcn.expressions import FergcnError
 from fergcn.features import clip_fingerprint, dataset_features
@@ -33,17 +33,10 @@ from fergcn.files import write_json
 from fergcn.folds import Protocol, Split, assign_folds, split_clips
 from fergcn.metrics import Scores, Statistic, bootstrap_interval, score
 from fergcn.model import FERGCN, ModelConfig, Network
-from fergcn.training import (
-    Progress,
-    TrainConfig,
-    build_model,
-    dataset_expressions,
-    encode_targets,
-    predict_feature_probs,
-    predict_probs,
-    require_fit,
-    train_model,
-)
+from fergcn.prediction import predict_feature_probs, predict_probs
+from fergcn.progress import Progress, silent
+from fergcn.training.config import TrainConfig, require_fit
+from fergcn.training.loop import build_model, train_model
 from fergcn.workers import end_with
 
 FORMAT = 1
@@ -81,7 +74,7 @@ def crossvalidate(
     protocol: Protocol | None = None,
     about: dict[str, Any] | None = None,
     workers: int = 1,
-    on_progress: Progress = lambda _what, _done, _total: None,
+    on_progress: Progress = silent,
 ) -> CrossvalResult:
     """Train and test a network once for each seed and fold.
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fergcn.cache import cache_dir
 from fergcn.checkpoint import Checkpoint
-from fergcn.clips import Clip
+from fergcn.clips import Clip, encode_targets
 from fergcn.datasets import find_dataset, list_dataset, load_dataset
 from fergcn.explain import (
     compare_between_clips,
@@ -36,6 +36,7 @@ from fergcn.metrics import (
     score,
 )
 from fergcn.model import FERGCN
+from fergcn.prediction import predict_probs
 from fergcn.prepare import (
     FACE_VERSION,
     PrepareConfig,
@@ -44,7 +45,7 @@ from fergcn.prepare import (
     read_failures,
     read_prepared,
 )
-from fergcn.training import Progress, encode_targets, predict_probs
+from fergcn.progress import Progress, silent
 
 STATISTICS: tuple[Literal["accuracy", "uar", "macro_f1"], ...] = ("accuracy", "uar", "macro_f1")
 
@@ -69,7 +70,7 @@ def load_faces(
     dataset: str,
     root: Path | None,
     num_frames: int,
-    on_progress: Progress = lambda _what, _done, _total: None,
+    on_progress: Progress = silent,
 ) -> tuple[list[Clip], tuple[str, ...]]:
     """Read the aligned faces of a dataset; find them first where that was not done yet.
 
@@ -134,7 +135,7 @@ def evaluate_clips(
     checkpoint: Checkpoint,
     clips: Sequence[Clip],
     expressions: tuple[str, ...] | None = None,
-    on_progress: Progress = lambda _what, _done, _total: None,
+    on_progress: Progress = silent,
     by: Sequence[str] = (),
     sure_from: float = SURE_FROM,
     exported: ExportedNetwork | None = None,

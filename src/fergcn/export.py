@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +33,7 @@ from fergcn.faces.recognition import NETWORK
 from fergcn.files import file_sha256, write_json
 from fergcn.model import FERGCN, IMAGENET_MEAN, IMAGENET_STD, GraphHead
 from fergcn.model.face_networks import FaceRecognition
+from fergcn.progress import Count, silent
 from fergcn.quantize import quantize_backbone
 from fergcn.transforms import eval_transform
 
@@ -105,7 +105,7 @@ def export_network(
     checkpoint: Checkpoint,
     directory: Path,
     tolerance: float = TOLERANCE,
-    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    on_progress: Count = silent,
 ) -> Parity:
     """Write a checkpoint's network as ONNX; the folder appears only if it answers as torch does.
 
@@ -147,7 +147,7 @@ def export_network(
 def export_in_place(
     directory: Path,
     tolerance: float = TOLERANCE,
-    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    on_progress: Count = silent,
 ) -> Parity:
     """Write the files of `export_network` into a checkpoint's own folder.
 
@@ -187,7 +187,7 @@ def _write_checked(
     directory: Path,
     weights: Path | None,
     tolerance: float,
-    on_progress: Callable[[int, int], None],
+    on_progress: Count,
 ) -> Parity:
     """Write all files, those with the weights in common read from `weights`, and compare."""
     model = checkpoint.model.to("cpu").eval()
@@ -233,9 +233,7 @@ def _range_frames(checkpoint: Checkpoint) -> NDArray[np.float32]:
     return torch.cat(frames).numpy()
 
 
-def cached_export(
-    checkpoint: Checkpoint, on_progress: Callable[[int, int], None] = lambda _done, _total: None
-) -> Path:
+def cached_export(checkpoint: Checkpoint, on_progress: Count = silent) -> Path:
     """Export into the user's cache folder, where it is not there already.
 
     Args:
@@ -273,7 +271,7 @@ def compare(
     checkpoint: Checkpoint,
     exported: ExportedNetwork,
     in_8_bits: ExportedNetwork | None,
-    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    on_progress: Count = silent,
 ) -> Parity:
     """Compare an export with torch, from frames to every output, on clips of the bundled dataset.
 

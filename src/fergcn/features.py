@@ -5,7 +5,7 @@ A frozen backbone sees every frame once; each epoch of training then costs the h
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fergcn.cache import cache_dir
 from fergcn.clips import Clip, clip_digest, load_clip
 from fergcn.model import FERGCN
+from fergcn.progress import Count, silent
 from fergcn.transforms import eval_transform
 
 VIEWS = 2
@@ -68,7 +69,7 @@ def dataset_features(
     clips: Sequence[Clip],
     resize: int,
     crop: int,
-    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    on_progress: Count = silent,
 ) -> NDArray[np.float32]:
     """Backbone features of all clips, from the cache where they are there already.
 
@@ -124,7 +125,7 @@ def _compute_features(
     resize: int,
     crop: int,
     path: Path,
-    on_progress: Callable[[int, int], None],
+    on_progress: Count,
 ) -> None:
     num_frames = model.config.num_frames
     model.backbone.eval()

@@ -16,7 +16,7 @@ While the work goes on, `preparing.json` marks the folder.
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
@@ -33,6 +33,7 @@ from fergcn.faces.align import align_face
 from fergcn.faces.detect import MTCNN_INPUT_SIZE, FaceDetector
 from fergcn.faces.track import Tracker
 from fergcn.files import csv_text, open_atomically, write_json, write_text
+from fergcn.progress import Count, silent
 from fergcn.workers import num_cores, run_tasks
 
 FORMAT = 1
@@ -46,7 +47,6 @@ MANIFEST = "prepared.json"
 IN_PROGRESS = "preparing.json"
 INDEX = "index.csv"
 
-OnProgress = Callable[[int, int], None]
 Landmarks = NDArray[np.float64] | None
 """`(5, 2)`, or None where the whole picture is the face."""
 
@@ -123,7 +123,7 @@ def prepare_clips(
     config: PrepareConfig | None = None,
     dataset: str = "",
     workers: int | None = None,
-    on_progress: OnProgress = lambda _done, _total: None,
+    on_progress: Count = silent,
 ) -> PrepareReport:
     """Find, align and store the main face of each clip.
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 import cv2
 
 from fergcn.expressions import FergcnError
+from fergcn.progress import Progress
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -26,8 +27,6 @@ MAX_TRIES = 2
 REPORT_S = 0.2
 """How often what workers report is passed on, in seconds."""
 
-Report = Callable[[str, int, int | None], None]
-"""`report(what, done, total)`: how far something is."""
 
 _link: Connection | None = None
 """In a worker: the way to the process that waits for it."""
@@ -44,7 +43,7 @@ def run_tasks(
     function: Callable[[Task], Result],
     tasks: Sequence[Task],
     workers: int,
-    on_progress: Report | None = None,
+    on_progress: Progress | None = None,
 ) -> Generator[tuple[int, Result | FergcnError], None, None]:
     """Run a function over tasks in several processes, which share the cores for OpenCV.
 
@@ -209,7 +208,7 @@ def report_progress(what: str, done: int, total: int | None) -> None:
         _link.send((what, done, total))
 
 
-def _pass_on(link: Connection, on_progress: Report) -> None:
+def _pass_on(link: Connection, on_progress: Progress) -> None:
     """Pass on what a worker has reported, if it is alive."""
     with suppress(EOFError, OSError):
         while link.poll():

@@ -25,6 +25,7 @@ from fergcn.commands.peers import bench_peers
 from fergcn.commands.progress import progress_bars, stdout
 from fergcn.expressions import FergcnError
 from fergcn.model import FERGCN, ModelConfig
+from fergcn.progress import Progress
 from fergcn.report.outputs import ResultWriter
 
 WINDOWS = 32
@@ -72,9 +73,7 @@ def bench(
             bench_peers(video, repeats)
 
 
-def _network_ratios(
-    repeats: int, report: Callable[[str, int, int | None], None]
-) -> tuple[float, float]:
+def _network_ratios(repeats: int, report: Progress) -> tuple[float, float]:
     """Head time over backbone time, and backbone training time over that of the whole network."""
     model = FERGCN(ModelConfig(num_classes=7, pretrained=False))
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)

@@ -18,7 +18,7 @@ from fergcn.commands.scores import print_claims, print_confusion, with_interval
 from fergcn.crossval import CrossvalResult, crossvalidate
 from fergcn.datasets import DATASETS, Scheme, load_dataset
 from fergcn.folds import Protocol
-from fergcn.training import TrainConfig
+from fergcn.training.config import TrainConfig
 
 Seeds = Annotated[list[int] | None, Parameter(consume_multiple=True)]
 Workers = Annotated[int, Parameter(name="--workers")]

@@ -12,7 +12,7 @@ from fergcn.commands.crossval import crossval
 from fergcn.commands.flags import NetworkOptions
 from fergcn.commands.predict import analyze_to, answer_lines
 from fergcn.commands.progress import progress_bars, stdout
-from fergcn.training import TrainConfig
+from fergcn.training.config import TrainConfig
 
 DEMO_VIDEO = Path(__file__).parent.parent / "datasets" / "demo.mp4"
 DATASET = "rendered-apex"

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from fergcn.clips import Clip
 from fergcn.expressions import FergcnError
 from fergcn.model import ModelConfig
-from fergcn.training import TrainConfig
+from fergcn.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class NetworkOptions(ModelConfig):
         Raises:
             FergcnError: there are no two expressions to tell apart.
         """
-        from fergcn.training import dataset_expressions
+        from fergcn.clips import dataset_expressions
 
         expressions = dataset_expressions(clips)
         if len(expressions) < 2:

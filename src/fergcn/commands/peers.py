@@ -17,7 +17,7 @@ from fergcn.commands.scores import with_interval
 from fergcn.evaluation import STATISTICS, Evaluation, evaluate_probs
 from fergcn.expressions import FergcnError
 from fergcn.peers import SCRIPTS, find_peer, peer_probs, run_script
-from fergcn.workers import Report
+from fergcn.progress import Progress
 
 MODES = {"haar": 3, "mtcnn": 6}
 """Of `fer`, each with the wanted ratio of our speed to its."""
@@ -40,7 +40,7 @@ def score_peers(
     clips: Sequence[Clip],
     expressions: tuple[str, ...],
     num_frames: int,
-    report: Report,
+    report: Progress,
 ) -> tuple[dict[str, Evaluation], dict[str, str]]:
     """Score peers on the clips of these expressions.
 

@@ -23,9 +23,10 @@ from fergcn.commands.inputs import find_videos
 from fergcn.commands.progress import progress_bars, stdout
 from fergcn.expressions import NOT_SURE, FergcnError, one_line
 from fergcn.live import LiveSource, as_file, source_name
+from fergcn.progress import Progress
 from fergcn.report.outputs import ResultWriter, VideoTable, added_to, is_current, read_results
 from fergcn.report.overlay import write_overlay
-from fergcn.workers import Report, num_cores, report_progress, run_tasks
+from fergcn.workers import num_cores, report_progress, run_tasks
 
 Settings = Annotated[AnalysisConfig, Parameter(name="*")]
 _SETTINGS = AnalysisConfig()
@@ -260,7 +261,7 @@ class Outcome:
     """Of the analysis, unless it failed."""
 
 
-def run_job(job: Job, progress: Report = report_progress) -> Outcome:
+def run_job(job: Job, progress: Progress = report_progress) -> Outcome:
     """Analyse one video; what is wrong with it becomes a line."""
     try:
         network = _open_once(job.checkpoint, job.settings.device, job.settings.runtime, job.threads)
@@ -288,7 +289,7 @@ def run_job(job: Job, progress: Report = report_progress) -> Outcome:
     )
 
 
-def _add_drawings(job: Job, network: FaceNetwork, progress: Report) -> Outcome:
+def _add_drawings(job: Job, network: FaceNetwork, progress: Progress) -> Outcome:
     """Make what is to be drawn from results that are there; they stay if that fails."""
     analysis = read_results(job.directory)
     warnings = _warnings(str(job.video), analysis.summary)
@@ -324,7 +325,7 @@ def analyze_to(
     network: FaceNetwork,
     settings: AnalysisConfig,
     draw: Sequence[str],
-    progress: Report,
+    progress: Progress,
 ) -> Analysis:
     """Analyse one video and write its results as they come.
 
@@ -363,7 +364,7 @@ def _draw(
     directory: Path,
     network: FaceNetwork,
     names: Sequence[str],
-    progress: Report,
+    progress: Progress,
 ) -> None:
     """Make overlay and page of a folder of results into a folder, which may be the same."""
     if "overlay.mp4" in names:

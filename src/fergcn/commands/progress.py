@@ -4,11 +4,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-from rich.progress import TimeRemainingColumn as Remaining
 
-from fergcn.workers import Report
+from fergcn.progress import Progress
 
 stderr = Console(stderr=True)
 stdout = Console(quiet=os.environ.get("LOCAL_RANK", "0") != "0")
@@ -16,22 +15,22 @@ stdout = Console(quiet=os.environ.get("LOCAL_RANK", "0") != "0")
 
 
 @contextmanager
-def progress_bars() -> Iterator[Report]:
+def progress_bars() -> Iterator[Progress]:
     """Show a bar for everything that is reported.
 
     Yields:
         `report(what, done, total)`; a bar goes when its work is done.
     """
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Remaining(),
+        bars.TextColumn("{task.description}", markup=False),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeRemainingColumn(),
     )
-    with Progress(
+    with bars.Progress(
         *columns, console=stderr, transient=True, disable=not stderr.is_terminal
     ) as progress:
-        tasks: dict[str, TaskID] = {}
+        tasks: dict[str, bars.TaskID] = {}
 
         def report(what: str, done: int, total: int | None) -> None:
             if done == total:

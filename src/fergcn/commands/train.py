@@ -35,7 +35,7 @@ def train(
     """
     from fergcn.datasets import load_dataset
     from fergcn.folds import split_people
-    from fergcn.training import train_model
+    from fergcn.training.loop import train_model
 
     datasets = [load_dataset(dataset, root)]
     if hold_out is not None:

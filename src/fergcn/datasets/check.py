@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +15,8 @@ from fergcn.clips import Clip, is_picture
 from fergcn.datasets import find_dataset, list_dataset
 from fergcn.datasets.layout import MISSING, pictures
 from fergcn.expressions import FergcnError, sort_expressions
+from fergcn.progress import Progress, silent
 from fergcn.video import read_frames
-
-Progress = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def check_dataset(
     name: str,
     root: Path | None = None,
     open_files: bool = True,
-    on_progress: Progress = lambda _what, _done, _total: None,
+    on_progress: Progress = silent,
 ) -> DatasetReport:
     """Compare a dataset on disk with what is published about it.
 

@@ -18,7 +18,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +32,8 @@ from fergcn.clips import Clip, load_clip
 from fergcn.expressions import FergcnError
 from fergcn.features import distinct_frames
 from fergcn.files import lock
+from fergcn.progress import Progress, silent
 
-Progress = Callable[[str, int, int], None]
 SCRIPTS = Path(__file__).parent
 
 
@@ -75,7 +75,7 @@ def find_peer(name: str) -> Peer:
     return PEERS[name]
 
 
-def installed(name: str, on_progress: Progress = lambda _what, _done, _total: None) -> Path:
+def installed(name: str, on_progress: Progress = silent) -> Path:
     """Environment of a peer; made in the user's cache where it is not there yet.
 
     Raises:
@@ -182,7 +182,7 @@ def peer_probs(
     clips: Sequence[Clip],
     num_frames: int,
     expressions: Sequence[str],
-    on_progress: Progress = lambda _what, _done, _total: None,
+    on_progress: Progress = silent,
 ) -> NDArray[np.float32]:
     """Probabilities that a peer gives to clips: the mean over the frames of each.
 

@@ -21,7 +21,6 @@ While rendering, `in-progress/` holds the settings and what is known about each 
 import io
 import json
 import shutil
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -35,6 +34,7 @@ from threadpoolctl import threadpool_limits
 
 from fergcn.expressions import EXPRESSIONS, FergcnError
 from fergcn.files import csv_text, write_bytes, write_json, write_text
+from fergcn.progress import Count, silent
 from fergcn.rendering.timing import KINDS, Kind
 from fergcn.video import write_video
 from fergcn.workers import num_cores, run_tasks
@@ -50,8 +50,6 @@ MAX_STRENGTH = 1.5
 
 MANIFEST = "rendered.json"
 IN_PROGRESS = "in-progress"
-
-OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def render_dataset(
     output: Path,
     config: RenderConfig | None = None,
     workers: int | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: Count = silent,
 ) -> None:
     """Render a dataset; called again after an interruption, it goes on where it was.
 
@@ -146,22 +144,19 @@ def render_dataset(
     manifest = _manifest(config)
     requests = _requests(config)
     if _is_complete(output, manifest):
-        if on_progress:
-            on_progress(len(requests), len(requests))
+        on_progress(len(requests), len(requests))
         return
     _begin(output, manifest)
     todo = [request for request in requests if not _is_rendered(output, request)]
     done = len(requests) - len(todo)
-    if on_progress:
-        on_progress(done, len(requests))
+    on_progress(done, len(requests))
     render = partial(_render_one, output, config)
     with closing(run_tasks(render, todo, workers or num_cores())) as rendered:
         for _, outcome in rendered:
             if isinstance(outcome, FergcnError):
                 raise outcome
             done += 1
-            if on_progress:
-                on_progress(done, len(requests))
+            on_progress(done, len(requests))
     _finish(output, manifest, requests)
 
 

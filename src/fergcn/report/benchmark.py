@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from fergcn.expressions import FergcnError
 from fergcn.files import write_bytes, write_text
 from fergcn.metrics import mean_interval
 from fergcn.model import ModelConfig
+from fergcn.progress import Progress, silent
 from fergcn.report import published
 from fergcn.report.document import (
     Block,
@@ -37,10 +38,9 @@ from fergcn.report.evidence import (
 )
 from fergcn.report.figures import plot_adjacency, plot_heatmaps, plot_weights
 from fergcn.report.runs import RULES, Ablation, Run, find_runs
-from fergcn.training import TrainConfig
+from fergcn.training.config import TrainConfig
 
 Floats = NDArray[np.float64]
-Progress = Callable[[str, int, int], None]
 
 TITLE = "FER-GCN: report"
 RULES_TEXT = (
@@ -65,7 +65,7 @@ def write_benchmark(
     paths: Sequence[Path],
     output: Path,
     heatmaps: bool = True,
-    on_progress: Progress = lambda _what, _done, _total: None,
+    on_progress: Progress = silent,
 ) -> Path:
     """Write `index.html`, `report.md` and the pictures of the latter.
 

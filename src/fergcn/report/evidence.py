@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -28,12 +28,12 @@ from fergcn.explain import (
 )
 from fergcn.expressions import FergcnError
 from fergcn.model import FERGCN, IMAGENET_MEAN, IMAGENET_STD, GraphHead, intensity_weights
+from fergcn.progress import Progress
 from fergcn.report.figures import ExampleClip
 from fergcn.report.runs import Run
 from fergcn.transforms import eval_transform
 
 Floats = NDArray[np.float64]
-Progress = Callable[[str, int, int], None]
 MAX_EXAMPLES = 3
 
 

@@ -1,6 +1,6 @@
 """The video with what was found drawn in."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fergcn.analysis.collect import Analysis
 from fergcn.expressions import NOT_SURE
+from fergcn.progress import Count, silent
 from fergcn.report.outputs import read_table
 from fergcn.report.timeline import EXPRESSION_COLOURS, frame_step, longest_tracks
 from fergcn.sound import add_sound
@@ -33,7 +34,7 @@ def write_overlay(
     analysis: Analysis,
     path_out: Path,
     table: Path | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Count = silent,
 ) -> None:
     """Write the video with boxes, numbers, expressions, a timeline strip for each face, and sound.
 
@@ -57,8 +58,7 @@ def write_overlay(
     def drawn() -> Iterator[VideoFrame]:
         for done, frame in enumerate(_draw_frames(path_in, analysis, chunks), 1):
             yield frame
-            if on_progress is not None:
-                on_progress(done, total)
+            on_progress(done, total)
 
     try:
         write_frames(silent, drawn(), probe_video(path_in).fps)

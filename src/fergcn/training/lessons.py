@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fergcn.clips import Clip
 from fergcn.expressions import FergcnError
 from fergcn.model import FERGCN
+from fergcn.training.config import TrainConfig
 
 MIN_DEVIATION = 0.03
 """What differs less than that from clip to clip (standard deviation) is not taught."""
@@ -97,6 +98,28 @@ class Lessons:
                 standard[:, 1].reshape(len(rows), -1),
             ]
         return [torch.from_numpy(lesson) for lesson in lessons]
+
+
+def read_taught(
+    config: TrainConfig, clips: Sequence[Clip], expressions: tuple[str, ...]
+) -> dict[str, NDArray[np.float32]]:
+    """Read the tables that a training's settings name.
+
+    Returns:
+        Those of `soft_labels`, `actions` and `points` that are wanted, by these names, as
+        `read_soft_labels`, `read_actions` and `read_points` give them.
+
+    Raises:
+        FergcnError: as these do.
+    """
+    taught = {}
+    if config.soft_labels is not None:
+        taught["soft_labels"] = read_soft_labels(Path(config.soft_labels), clips, expressions)
+    if config.actions is not None:
+        taught["actions"] = read_actions(Path(config.actions), clips)
+    if config.points is not None:
+        taught["points"] = read_points(Path(config.points), clips)
+    return taught
 
 
 def lesson_loss(told: Tensor, shown: Sequence[Tensor]) -> Tensor:
