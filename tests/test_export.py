@@ -112,7 +112,7 @@ def test_heads_answer_alike(changes: dict[str, Any], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("backbone", "crop"),
     [
-        ("face_pair", 67),
+        ("face_resnet+face_api", 67),
         *(
             pytest.param(*case, marks=pytest.mark.nightly)
             for case in (

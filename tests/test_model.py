@@ -677,13 +677,14 @@ def test_face_api_net_is_the_published_network(
         FaceApiNet(pretrained=True)
 
 
-def test_face_pair_holds_both_networks_side_by_side() -> None:
+def test_backbones_side_by_side_see_the_same_pictures() -> None:
     from fergcn.model.backbones import create_backbone
 
-    backbone, width = create_backbone("face_pair", pretrained=False)
+    names = ("face_resnet", "face_api", "mobilenetv3_small_050")
+    backbone, width = create_backbone("+".join(names), pretrained=False)
     frames = torch.randn(2, 3, 96, 96)
     with torch.inference_mode():
-        both = backbone.eval()(frames)
-        apart = [backbone.face_resnet(frames), backbone.face_api(frames)]
-    assert both.shape == (2, width)
-    torch.testing.assert_close(both, torch.cat(apart, dim=1))
+        together = backbone.eval()(frames)
+        apart = [backbone.get_submodule(name)(frames) for name in names]
+    assert together.shape == (2, width)
+    torch.testing.assert_close(together, torch.cat(apart, dim=1))

@@ -16,12 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from conftest import tiny_config
+from conftest import TINY, tiny_config
 from fergcn.checkpoint import load_checkpoint, save_checkpoint
 from fergcn.clips import Clip
 from fergcn.expressions import FergcnError
 from fergcn.features import dataset_features
 from fergcn.model import FERGCN
+from fergcn.model.backbones import backbone_parts
 from fergcn.prediction import predict_feature_probs, predict_probs
 from fergcn.training import loop
 from fergcn.training.batches import epoch_batches, sampling_probs
@@ -303,7 +304,7 @@ def test_tensorboard_log(coloured_clips: list[Clip], tmp_path: Path) -> None:
 def test_backbones_come_from_checkpoints(
     coloured_clips: list[Clip], tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
-    config = replace(FAST, init=str(tiny_checkpoint), freeze_backbone=True)
+    config = replace(FAST, init=(str(tiny_checkpoint),), freeze_backbone=True)
     trained = weights(train_model(coloured_clips, tmp_path / "run", tiny_config(), config))
     shipped = weights(tiny_checkpoint)
     assert torch.equal(trained["backbone.conv_stem.weight"], shipped["backbone.conv_stem.weight"])
@@ -311,20 +312,49 @@ def test_backbones_come_from_checkpoints(
         loop.build_model(tiny_config(backbone="resnet10t"), config)
 
 
-def test_the_backbone_of_two_starts_from_a_trained_half(
+def test_backbones_side_by_side_start_from_a_checkpoint_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.manual_seed(1)
-    half = FERGCN(tiny_config(backbone="face_resnet"))
-    save_checkpoint(tmp_path / "half", half, ("anger", "happiness", "neutral"), 80, 64)
-    config = replace(FAST, init=str(tmp_path / "half"))
-    network = loop.build_model(tiny_config(backbone="face_pair"), config)
-    assert isinstance(network, FERGCN)
-    kept = network.backbone.get_submodule("face_resnet").state_dict()
-    assert all(torch.equal(kept[name], t) for name, t in half.backbone.state_dict().items())
+    paths, parts = [], {}
+    for number, name in enumerate(("face_resnet", TINY)):
+        torch.manual_seed(number)
+        part = FERGCN(tiny_config(backbone=name))
+        save_checkpoint(tmp_path / name, part, ("anger", "happiness", "neutral"), 80, 64)
+        paths.append(str(tmp_path / name))
+        parts[name] = part.backbone.state_dict()
+
+    def kept(backbone: str, init: list[str]) -> list[str]:
+        """Which parts of a backbone have the weights of the checkpoints."""
+        network = loop.build_model(tiny_config(backbone=backbone), replace(FAST, init=tuple(init)))
+        assert isinstance(network, FERGCN)
+        found = backbone_parts(backbone, network.backbone)
+        same = {
+            name: all(torch.equal(tensor, found[name].state_dict()[key]) for key, tensor in part)
+            for name, part in ((name, parts[name].items()) for name in parts.keys() & found.keys())
+        }
+        return sorted(name for name in same if same[name])
+
+    both = f"face_resnet+{TINY}"
+    assert kept(both, paths) == kept(both, paths[::-1]) == ["face_resnet", TINY]
+    assert kept(both, paths[1:]) == [TINY]
+    assert kept("face_resnet+face_api", paths[:1]) == ["face_resnet"]
+    pair = loop.build_model(tiny_config(backbone=both), replace(FAST, init=tuple(paths)))
+    save_checkpoint(tmp_path / "pair", pair, ("anger", "happiness", "neutral"), 80, 64)
+    assert kept(f"{TINY}+face_api+face_resnet", [str(tmp_path / "pair")]) == ["face_resnet", TINY]
+    assert kept(TINY, [str(tmp_path / "pair")]) == [TINY]
+    for init, expected in (
+        ([*paths, paths[0]], "found the backbone face_resnet, expected no further checkpoint"),
+        ([paths[0]] * 2, f"found the backbone face_resnet, expected {TINY}: pass"),
+    ):
+        with pytest.raises(FergcnError, match=expected):
+            kept(both, init)
+    with pytest.raises(FergcnError, match="expected every backbone once"):
+        kept("face_api+face_api", [])
+    # Parts without a checkpoint are wanted as published.
     monkeypatch.delenv("FERGCN_FACE_API", raising=False)
+    config = tiny_config(backbone="face_resnet+face_api", pretrained=True)
     with pytest.raises(FergcnError, match="npm install @vladmandic/face-api"):
-        loop.build_model(tiny_config(backbone="face_pair", pretrained=True), config)
+        loop.build_model(config, replace(FAST, init=(paths[0],)))
 
 
 def test_soft_labels_teach_what_the_labels_do_not(

@@ -1,4 +1,4 @@
-"""Backbones that were trained on faces before they came here: dlib's, face-api's, and both."""
+"""Backbones that were trained on faces before they came here: dlib's and face-api's."""
 
 import json
 import os
@@ -255,31 +255,9 @@ class FaceApiNet(nn.Module):
         return features
 
 
-class FacePair(nn.Module):
-    """`FaceResNet` and `FaceApiNet` side by side: what makes faces differ, and what they show.
-
-    Args:
-        pretrained: start from the weights of both.
-
-    Raises:
-        OSError: one's weights are not there.
-    """
-
-    num_features = FaceResNet.num_features + FaceApiNet.num_features
-
-    def __init__(self, pretrained: bool) -> None:
-        super().__init__()
-        self.face_resnet = FaceResNet(pretrained)
-        self.face_api = FaceApiNet(pretrained)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Map `(M, 3, H, W)` to `(M, 512)`."""
-        return torch.cat([self.face_resnet(frames), self.face_api(frames)], dim=1)
-
-
-FACE_NETWORKS: dict[str, Callable[[bool], FaceResNet | FacePair]] = {
+FACE_NETWORKS: dict[str, Callable[[bool], FaceResNet | FaceApiNet]] = {
     "face_resnet": FaceResNet,
-    "face_pair": FacePair,
+    "face_api": FaceApiNet,
 }
 """By the name in `ModelConfig.backbone`; the argument asks for the published weights."""
 
@@ -379,7 +357,7 @@ def _face_api_weights() -> dict[str, Tensor]:
     stem = folder / "face_expression_model"
     if not stem.with_suffix(".bin").is_file():
         raise OSError(
-            f"found no weights for face_pair in {os.environ.get(FACE_API_VARIABLE)!r}, expected "
+            f"found no weights for face_api in {os.environ.get(FACE_API_VARIABLE)!r}, expected "
             f"face-api's: run npm install @vladmandic/face-api and set {FACE_API_VARIABLE} to "
             "its folder model"
         )

@@ -28,6 +28,7 @@ from fergcn.clips import Clip, dataset_expressions, encode_targets, people_diges
 from fergcn.expressions import FergcnError
 from fergcn.features import FeatureClassifier, clip_fingerprint, dataset_features
 from fergcn.model import FERGCN, ModelConfig, Network, create_network, last_layer
+from fergcn.model.backbones import backbone_parts
 from fergcn.progress import Progress, silent
 from fergcn.training.batches import (
     epoch_batches,
@@ -60,32 +61,34 @@ def build_model(model_config: ModelConfig, config: TrainConfig) -> Network:
     """
     require_fit(model_config, config)
     torch.manual_seed(config.seed)
+    names = set(model_config.backbone.split("+"))
+    starts: dict[str, nn.Module] = {}
+    for path in config.init:
+        start = load_checkpoint(path).model
+        if not isinstance(start, FERGCN):
+            raise FergcnError(
+                f"{path}: found {start.config.network}, which has no backbone for single "
+                "frames, expected a network that has one: name another checkpoint"
+            )
+        parts = backbone_parts(start.config.backbone, start.backbone)
+        missing = names - starts.keys()
+        if not parts.keys() & missing:
+            raise FergcnError(
+                f"{path}: found the backbone {start.config.backbone}, expected "
+                f"{' or '.join(sorted(missing)) or 'no further checkpoint'}: "
+                f"pass --backbone {start.config.backbone} or another --init"
+            )
+        starts |= {name: parts[name] for name in parts.keys() & missing}
     try:
-        if config.init is None:
-            return create_network(model_config)
-        model = FERGCN(replace(model_config, pretrained=False))
+        # Without a checkpoint for it, a part starts as it was published.
+        pretrained = model_config.pretrained and not names <= starts.keys()
+        model = create_network(replace(model_config, pretrained=pretrained))
     except (ValueError, OSError) as error:
         raise FergcnError(str(error)) from None
-    start = load_checkpoint(config.init).model
-    if not isinstance(start, FERGCN):
-        raise FergcnError(
-            f"{config.init}: found {start.config.network}, which has no backbone for single "
-            "frames, expected a network that has one: name another checkpoint"
-        )
-    if (model_config.backbone, start.config.backbone) == ("face_pair", "face_resnet"):
-        try:
-            model = FERGCN(model_config)  # the other half as published
-        except OSError as error:
-            raise FergcnError(str(error)) from None
-        half = model.backbone.get_submodule("face_resnet")
-        half.load_state_dict(start.backbone.state_dict())
-        return model
-    if start.config.backbone != model_config.backbone:
-        raise FergcnError(
-            f"{config.init}: found the backbone {start.config.backbone}, expected "
-            f"{model_config.backbone}: pass --backbone {start.config.backbone}"
-        )
-    model.backbone.load_state_dict(start.backbone.state_dict())
+    if isinstance(model, FERGCN):
+        for name, part in backbone_parts(model_config.backbone, model.backbone).items():
+            if name in starts:
+                part.load_state_dict(starts[name].state_dict())
     return model
 
 
