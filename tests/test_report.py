@@ -97,6 +97,10 @@ def test_page_of_a_rendered_run(rendered_run: Path, tmp_path: Path) -> None:
     shares = np.where(confusion == "·", "0", confusion).astype(float)
     np.testing.assert_allclose(shares, expected_shares, atol=0.5)
 
+    (unlike,) = re.findall(r"unlike the paper.*", plain(markdown))
+    assert "optimizer adamw" in unlike
+    assert "init" not in unlike
+
     pictures = re.findall(r"^!\[.*\]\((.+\.png)\)$", markdown, re.MULTILINE)
     assert any("weights" in name for name in pictures)
     assert any("adjacency" in name for name in pictures)

@@ -37,6 +37,6 @@ class NetworkOptions(ModelConfig):
 
 
 Network = Annotated[NetworkOptions, Parameter(name="*")]
-Training = Annotated[TrainConfig, Parameter(name="*")]
+Training = Annotated[TrainConfig, Parameter(name="*", negative_iterable="")]
 Output = Annotated[Path, Parameter(name=["--output", "-o"])]
 DEFAULT_NETWORK, DEFAULT_TRAINING = NetworkOptions(), TrainConfig()

@@ -252,7 +252,10 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     defaults = {
         field.name: field.default for kind in (ModelConfig, TrainConfig) for field in fields(kind)
     }
-    chosen = {**settings["model"], **settings["training"]}
+    chosen = {  # JSON has no tuples
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in {**settings["model"], **settings["training"]}.items()
+    }
     changed = {
         key: value
         for key, value in chosen.items()
@@ -510,7 +513,10 @@ def _printed(percent: float | None) -> str:
 
 
 def _pairs(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in settings.items())
+    return ", ".join(
+        f"{key} {_listed(value) or 'none' if isinstance(value, list | tuple) else value}"
+        for key, value in settings.items()
+    )
 
 
 def _listed(items: Sequence[Any]) -> str:

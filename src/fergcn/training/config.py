@@ -65,8 +65,8 @@ class TrainConfig:
     freeze_backbone: bool = False
     """Train projection and head only, on backbone features that are computed once."""
     init: tuple[str, ...] = ()
-    """Checkpoint whose backbone is the start, instead of ImageNet's; of backbones side by side,
-    one for each, or for some."""
+    """Checkpoint whose backbone is the start, instead of ImageNet's; of backbones side by side, one
+    for each or for some: may be given several times."""
     seed: int = 0
     """Of the initial weights, the order of the clips and their augmentation."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
