@@ -307,7 +307,13 @@ def test_backbones_come_from_checkpoints(
     config = replace(FAST, init=(str(tiny_checkpoint),), freeze_backbone=True)
     trained = weights(train_model(coloured_clips, tmp_path / "run", tiny_config(), config))
     shipped = weights(tiny_checkpoint)
+    torch.manual_seed(FAST.seed)
+    expected = FERGCN(tiny_config()).head.classifier.weight
     assert torch.equal(trained["backbone.conv_stem.weight"], shipped["backbone.conv_stem.weight"])
+    # What no checkpoint gives is the seed's, whatever the checkpoint.
+    for begun in (config, replace(config, init=())):
+        head = loop.build_model(tiny_config(), begun).head.classifier
+        assert torch.equal(head.weight, expected), begun.init
     with pytest.raises(FergcnError, match="found the backbone mobilenetv3_small_050"):
         loop.build_model(tiny_config(backbone="resnet10t"), config)
 
@@ -316,7 +322,7 @@ def test_backbones_side_by_side_start_from_a_checkpoint_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths, parts = [], {}
-    for number, name in enumerate(("face_resnet", TINY)):
+    for number, name in enumerate(("face_resnet", TINY), start=1):
         torch.manual_seed(number)
         part = FERGCN(tiny_config(backbone=name))
         save_checkpoint(tmp_path / name, part, ("anger", "happiness", "neutral"), 80, 64)

@@ -60,7 +60,6 @@ def build_model(model_config: ModelConfig, config: TrainConfig) -> Network:
             is unknown, its pretrained weights can't be had, or as `require_fit`.
     """
     require_fit(model_config, config)
-    torch.manual_seed(config.seed)
     names = set(model_config.backbone.split("+"))
     starts: dict[str, nn.Module] = {}
     for path in config.init:
@@ -82,6 +81,7 @@ def build_model(model_config: ModelConfig, config: TrainConfig) -> Network:
     try:
         # Without a checkpoint for it, a part starts as it was published.
         pretrained = model_config.pretrained and not names <= starts.keys()
+        torch.manual_seed(config.seed)  # after all that draws random numbers to overwrite them
         model = create_network(replace(model_config, pretrained=pretrained))
     except (ValueError, OSError) as error:
         raise FergcnError(str(error)) from None
