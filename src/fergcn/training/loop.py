@@ -56,7 +56,7 @@ def build_model(model_config: ModelConfig, config: TrainConfig) -> Network:
     """Make the network that training starts from, the same for the same seed.
 
     Raises:
-        FergcnError: `config.init` is no checkpoint or has another backbone, the backbone's name
+        FergcnError: `config.init` names no checkpoint or none of this backbone, the backbone's name
             is unknown, its pretrained weights can't be had, or as `require_fit`.
     """
     require_fit(model_config, config)
@@ -81,7 +81,7 @@ def build_model(model_config: ModelConfig, config: TrainConfig) -> Network:
     try:
         # Without a checkpoint for it, a part starts as it was published.
         pretrained = model_config.pretrained and not names <= starts.keys()
-        torch.manual_seed(config.seed)  # after all that draws random numbers to overwrite them
+        torch.manual_seed(config.seed)  # loading checkpoints has drawn numbers, too
         model = create_network(replace(model_config, pretrained=pretrained))
     except (ValueError, OSError) as error:
         raise FergcnError(str(error)) from None
