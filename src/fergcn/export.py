@@ -202,8 +202,9 @@ def _write_checked(
     names = [BACKBONE_FILE, HEAD_FILE]
     write_backbone(model, checkpoint.crop, directory / BACKBONE_FILE)
     write_head(model, directory / HEAD_FILE)
+    frames = _range_frames(checkpoint)
     made = quantize_backbone(
-        directory / BACKBONE_FILE, directory / INT8_FILE, _range_frames(checkpoint)
+        directory / BACKBONE_FILE, directory / INT8_FILE, frames, INT8_TOLERANCE
     )
     if weights is not None:
         shutil.copyfile(weights, directory / WEIGHTS_FILE)

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
-import fergcn.onnx_session  # noqa: F401  before ONNX Runtime, which reads what this sets
+from fergcn.onnx_session import open_session  # before ONNX Runtime, which reads what this sets
 
 BATCH = 16
 PRODUCTS = ("MatMul", "Gemm")
@@ -16,9 +16,14 @@ PRODUCTS = ("MatMul", "Gemm")
 OPERATORS = (*PRODUCTS, "Conv", "Add", "Relu", "Clip", "Pad", "AveragePool", "MaxPool")
 """Those that get 8 bits; what follows a convolution must be among them, or its values would go back
 and forth."""
+EXACT = (0, 2)
+"""So many first convolutions keep 32 bits: none, or else those whose large weights of both signs
+would make much of how pixels are rounded."""
 
 
-def quantize_backbone(source: Path, target: Path, frames: NDArray[np.float32]) -> bool:
+def quantize_backbone(
+    source: Path, target: Path, frames: NDArray[np.float32], tolerance: float
+) -> bool:
     """Write a backbone with weights and values of 8 bits.
 
     Weights have a scale for each output channel and 7 of the 8 bits, because processors without
@@ -29,10 +34,13 @@ def quantize_backbone(source: Path, target: Path, frames: NDArray[np.float32]) -
         source: an ONNX file that maps `frames` to `features` and holds its weights.
         target: the file to write.
         frames: `(M, 3, crop, crop)` normalised, of faces like those to come.
+        tolerance: if the features of these frames differ by a larger part, in norm, the first
+            convolutions keep their 32 bits.
 
     Returns:
         Whether it was written: no range can be found for values that are no numbers.
     """
+    import onnx
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,
@@ -55,20 +63,38 @@ def quantize_backbone(source: Path, target: Path, frames: NDArray[np.float32]) -
         warnings.simplefilter("ignore")
         folded = Path(folder) / "folded.onnx"  # normalisation is part of the weights there
         quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
-        try:
-            quantize_static(
-                str(folded),
-                str(target),
-                Faces(),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(OPERATORS),
-                per_channel=True,
-                reduce_range=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                extra_options={"OpTypesToExcludeOutputQuantization": list(PRODUCTS)},
-            )
-        except (AssertionError, ValueError):  # how ONNX Runtime refuses a range
-            target.unlink(missing_ok=True)
-            return False
+        convolutions = [
+            node.name for node in onnx.load(folded).graph.node if node.op_type == "Conv"
+        ]
+        features = _features(folded, frames)
+        for exact in EXACT:
+            try:
+                quantize_static(
+                    str(folded),
+                    str(target),
+                    Faces(),
+                    quant_format=QuantFormat.QDQ,
+                    op_types_to_quantize=list(OPERATORS),
+                    nodes_to_exclude=convolutions[:exact],
+                    per_channel=True,
+                    reduce_range=True,
+                    activation_type=QuantType.QUInt8,
+                    weight_type=QuantType.QInt8,
+                    extra_options={"OpTypesToExcludeOutputQuantization": list(PRODUCTS)},
+                )
+            except (AssertionError, ValueError):  # how ONNX Runtime refuses a range
+                target.unlink(missing_ok=True)
+                return False
+            off = np.linalg.norm(_features(target, frames) - features)
+            if off <= tolerance * np.linalg.norm(features):
+                break
     return True
+
+
+def _features(path: Path, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+    session = open_session(path, threads=0)  # all
+    parts = [
+        session.run(None, {"frames": frames[start : start + BATCH]})[0]
+        for start in range(0, len(frames), BATCH)
+    ]
+    return np.concatenate(parts)
