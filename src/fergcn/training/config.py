@@ -64,9 +64,8 @@ class TrainConfig:
     at each of two depths (MixStyle, Zhou et al. 2021): the network has to look at other things."""
     freeze_backbone: bool = False
     """Train projection and head only, on backbone features that are computed once."""
-    init: tuple[str, ...] = ()
-    """Checkpoint whose backbone is the start, instead of ImageNet's; of backbones side by side, one
-    for each or for some: may be given several times."""
+    init: str | None = None
+    """Checkpoint whose backbone is the start, instead of the published weights."""
     seed: int = 0
     """Of the initial weights, the order of the clips and their augmentation."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
@@ -124,7 +123,7 @@ def require_fit(model_config: ModelConfig, config: TrainConfig) -> None:
     """
     per_frame = {
         "freeze_backbone": config.freeze_backbone,
-        "init": bool(config.init),
+        "init": config.init is not None,
         "actions": config.actions is not None,
         "points": config.points is not None,
         "mix_styles": config.mix_styles > 0,

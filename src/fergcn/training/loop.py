@@ -24,11 +24,11 @@ from fergcn.checkpoint import (
     save_checkpoint,
     save_training_state,
 )
-from fergcn.clips import Clip, dataset_expressions, encode_targets, people_digests
+from fergcn.clips import Clip, dataset_expressions, encode_targets, load_clip, people_digests
 from fergcn.expressions import FergcnError
 from fergcn.features import FeatureClassifier, clip_fingerprint, dataset_features
 from fergcn.model import FERGCN, ModelConfig, Network, create_network, last_layer
-from fergcn.model.backbones import backbone_parts
+from fergcn.model.face_networks import FaceMobileNet, settle_norms
 from fergcn.progress import Progress, silent
 from fergcn.training.batches import (
     epoch_batches,
@@ -47,48 +47,47 @@ from fergcn.training.lessons import (
 )
 from fergcn.training.pairs import neutral_partners
 from fergcn.training.styles import mix_styles
+from fergcn.transforms import eval_transform
 
 SAVE_EVERY_S = 30.0
 """A killed run loses at most this much, and the epoch that it was in."""
+
+SETTLED_BY = 256
+"""At most so many clips show a network, before training, what its norms will see."""
 
 
 def build_model(model_config: ModelConfig, config: TrainConfig) -> Network:
     """Make the network that training starts from, the same for the same seed.
 
     Raises:
-        FergcnError: `config.init` names no checkpoint or none of this backbone, the backbone's name
-            is unknown, its pretrained weights can't be had, or as `require_fit`.
+        FergcnError: `config.init` is no checkpoint or has another backbone, the backbone's name is
+            unknown, its pretrained weights can't be had, or as `require_fit`.
     """
     require_fit(model_config, config)
-    names = set(model_config.backbone.split("+"))
-    starts: dict[str, nn.Module] = {}
-    for path in config.init:
-        start = load_checkpoint(path).model
-        if not isinstance(start, FERGCN):
+    start: FERGCN | None = None
+    if config.init is not None:
+        found = load_checkpoint(config.init).model
+        if not isinstance(found, FERGCN):
             raise FergcnError(
-                f"{path}: found {start.config.network}, which has no backbone for single "
+                f"{config.init}: found {found.config.network}, which has no backbone for single "
                 "frames, expected a network that has one: name another checkpoint"
             )
-        parts = backbone_parts(start.config.backbone, start.backbone)
-        missing = names - starts.keys()
-        if not parts.keys() & missing:
+        if found.config.backbone != model_config.backbone:
             raise FergcnError(
-                f"{path}: found the backbone {start.config.backbone}, expected "
-                f"{' or '.join(sorted(missing)) or 'no further checkpoint'}: "
-                f"pass --backbone {start.config.backbone} or another --init"
+                f"{config.init}: found the backbone {found.config.backbone}, expected "
+                f"{model_config.backbone}: pass --backbone {found.config.backbone} or another "
+                "--init"
             )
-        starts |= {name: parts[name] for name in parts.keys() & missing}
+        start = found
+    torch.manual_seed(config.seed)  # loading a checkpoint has drawn numbers, too
     try:
-        # Without a checkpoint for it, a part starts as it was published.
-        pretrained = model_config.pretrained and not names <= starts.keys()
-        torch.manual_seed(config.seed)  # loading checkpoints has drawn numbers, too
-        model = create_network(replace(model_config, pretrained=pretrained))
+        published = model_config.pretrained and start is None
+        model = create_network(replace(model_config, pretrained=published))
     except (ValueError, OSError) as error:
         raise FergcnError(str(error)) from None
-    if isinstance(model, FERGCN):
-        for name, part in backbone_parts(model_config.backbone, model.backbone).items():
-            if name in starts:
-                part.load_state_dict(starts[name].state_dict())
+    if start is not None:
+        assert isinstance(model, FERGCN)  # require_fit has refused others
+        model.backbone.load_state_dict(start.backbone.state_dict())
     return model
 
 
@@ -161,6 +160,10 @@ def train_model(
         return checkpoint_dir
     fabric = _launch_fabric(config, run_dir)
     model = build_model(model_config, config)
+    if isinstance(model, FERGCN) and isinstance(model.backbone, FaceMobileNet) and not config.init:
+        some = clips[:: -(-len(clips) // SETTLED_BY)]
+        frames = [eval_transform(load_clip(clip, 1), config.resize, config.crop) for clip in some]
+        settle_norms(model.backbone.eval(), torch.cat(frames))
     trained: nn.Module = model
     targets = encode_targets(clips, expressions)
     if config.freeze_backbone:
