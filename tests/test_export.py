@@ -160,6 +160,27 @@ def test_first_convolutions_keep_32_bits_where_8_answer_otherwise(tmp_path: Path
     assert quantized(off * 0.99)[0] == [False] * 2 + [True] * (len(everywhere) - 2)
 
 
+def test_two_products_of_8_bits_fit_into_16(tmp_path: Path) -> None:
+    """As processors without VNNI add them: neighbouring channels, each with a value up to 255."""
+    source, target = tmp_path / "backbone.onnx", tmp_path / "backbone-int8.onnx"
+    write_backbone(network(num_modules=0), 32, source)
+    assert quantize_backbone(source, target, torch.randn(4, 3, 32, 32).numpy(), np.inf)
+    graph = onnx.load(target).graph
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    scaled = {node.output[0]: node.input[0] for node in graph.node}
+    largest = []
+    for node in graph.node:
+        if node.op_type in ("Conv", "Gemm", "MatMul"):
+            weights = stored[scaled[node.input[1]]].astype(int)
+            if node.op_type == "Conv":
+                weights = weights.transpose(0, 2, 3, 1)
+            flat = weights.reshape(len(weights), -1)
+            for of_sign in (flat.clip(min=0), -flat.clip(max=0)):
+                assert 255 * (of_sign[:, :-1] + of_sign[:, 1:]).max(initial=0) < 2**15
+            largest.append(np.abs(flat).max())
+    assert max(largest) > 64  # 7 bits would fit always
+
+
 @pytest.fixture
 def per_clip_checkpoint(tmp_path: Path) -> Path:
     directory = tmp_path / "checkpoint"
@@ -341,9 +362,7 @@ def test_8_bits_in_the_package_answer_nearly_as_its_weights(name: str) -> None:
     exact_probs, coarse_probs = torch.stack(probs).unbind(1)
     assert len(probs) == 18
     assert (exact_probs.argmax(1) == coarse_probs.argmax(1)).sum() >= 14
-    # A rendered face between two expressions can change sides: docs/LOG.md has real ones.
-    off = (exact_probs - coarse_probs).abs()
-    assert off.mean() < 0.02 and off.amax(1).median() < 0.1, off.amax(1)
+    assert (exact_probs - coarse_probs).abs().max() < 0.2
 
 
 @pytest.mark.nightly

@@ -45,7 +45,7 @@ CLIP_STEP = 37
 """Every so many-th of the bundled clips is compared: other people, other expressions."""
 RANGE_FRAMES = 4
 """So many frames of as many other clips show what ranges the values of 8 bits need."""
-INT8_TOLERANCE = 0.2
+INT8_TOLERANCE = 0.15
 """Largest part of the features, in norm, by which a backbone of 8 bits may differ from torch's."""
 
 OUTPUTS = ("features", "intensity", "logits", "contributions", "weights")

@@ -26,9 +26,9 @@ def quantize_backbone(
 ) -> bool:
     """Write a backbone with weights and values of 8 bits.
 
-    Weights have a scale for each output channel and 7 of the 8 bits, because processors without
-    VNNI add products of 8 bits in 16, which overflow; values have the range that they take on the
-    frames.
+    Weights have a scale for each output channel. Processors without VNNI add two products of 8 bits
+    in 16, which overflow: the scale leaves room for the two neighbours that are largest together,
+    and the weights of `PRODUCTS` have 7 bits. Values have the range that they take on the frames.
 
     Args:
         source: an ONNX file that maps `frames` to `features` and holds its weights.
@@ -59,15 +59,23 @@ def quantize_backbone(
             batch = next(self._batches, None)
             return None if batch is None else {"frames": batch}
 
-    with TemporaryDirectory() as folder, warnings.catch_warnings():
+    with TemporaryDirectory(dir=target.parent) as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         folded = Path(folder) / "folded.onnx"  # normalisation is part of the weights there
         quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
-        convolutions = [
-            node.name for node in onnx.load(folded).graph.node if node.op_type == "Conv"
-        ]
+        graph = onnx.load(folded).graph
+        convolutions = [node for node in graph.node if node.op_type == "Conv"]
+        stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
         features = _features(folded, frames)
         for exact in EXACT:
+            ranges = {
+                node.input[1]: [
+                    {"axis": 0, "quant_type": QuantType.QInt8, "symmetric": True}
+                    | {"reduce_range": False, "rmin": -largest, "rmax": largest}
+                    for largest in _weight_ranges(stored[node.input[1]])
+                ]
+                for node in convolutions[exact:]
+            }
             try:
                 quantize_static(
                     str(folded),
@@ -75,12 +83,15 @@ def quantize_backbone(
                     Faces(),
                     quant_format=QuantFormat.QDQ,
                     op_types_to_quantize=list(OPERATORS),
-                    nodes_to_exclude=convolutions[:exact],
+                    nodes_to_exclude=[node.name for node in convolutions[:exact]],
                     per_channel=True,
                     reduce_range=True,
                     activation_type=QuantType.QUInt8,
                     weight_type=QuantType.QInt8,
-                    extra_options={"OpTypesToExcludeOutputQuantization": list(PRODUCTS)},
+                    extra_options={
+                        "OpTypesToExcludeOutputQuantization": list(PRODUCTS),
+                        "TensorQuantOverrides": ranges,
+                    },
                 )
             except (AssertionError, ValueError):  # how ONNX Runtime refuses a range
                 target.unlink(missing_ok=True)
@@ -89,6 +100,20 @@ def quantize_backbone(
             if off <= tolerance * np.linalg.norm(features):
                 break
     return True
+
+
+def _weight_ranges(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The weight that 127 stands for: `(out, in, height, width)` → `(out,)`.
+
+    Neighbours, in the order of memory, come to no more than 127 together where they have one sign,
+    and rounded to 128; with two values of 255, that is 32,640.
+    """
+    flat = weights.transpose(0, 2, 3, 1).reshape(len(weights), -1)  # channels last, as in memory
+    pairs = [
+        np.maximum(sign * flat[:, :-1], 0) + np.maximum(sign * flat[:, 1:], 0) for sign in (1, -1)
+    ]
+    largest: NDArray[np.float32] = np.concatenate([np.abs(flat), *pairs], axis=1).max(axis=1)
+    return largest
 
 
 def _features(path: Path, frames: NDArray[np.float32]) -> NDArray[np.float32]:
