@@ -256,7 +256,7 @@ def test_per_clip_adjacency_starts_as_the_papers_network() -> None:
         state[name] = state[name][:8]
     missing, unexpected = paper.load_state_dict(state, strict=False)
     assert missing == []
-    names = ("strength", "sharpness", "temperature", "query_key.weight")
+    names = ("strength", "sharpness", "temperature", "shift", "query_key.weight")
     assert unexpected == [f"head.{name}" for name in names]
     frames = torch.randn(3, 6, 3, 32, 32)
     torch.testing.assert_close(ours(frames), paper(frames))

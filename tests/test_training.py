@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from conftest import tiny_config
+from fergcn.calibration import divide_logits
 from fergcn.checkpoint import load_checkpoint
 from fergcn.clips import Clip, load_clip
 from fergcn.expressions import FergcnError
@@ -402,6 +403,21 @@ def test_rare_expressions_are_leant_towards(coloured_clips: list[Clip], tmp_path
         expected = torch.tensor([0, amount, amount]) * math.log(4)
         torch.testing.assert_close(difference, expected)
     torch.testing.assert_close(model.head.classifier.bias.detach(), before)
+
+
+def test_intensity_is_read_from_logits_as_they_were_learned() -> None:
+    torch.manual_seed(0)
+    model = FERGCN(tiny_config(adjacency="per_clip", neutral=1, sharpness=0.0)).eval()
+    features = torch.randn(9, 4, model.config.frame_dim)
+    with torch.no_grad():
+        learned = model.head.read(features)
+        leaning = loop.shifted_to_rare(model, np.array([0, 1, 1, 1, 2]), 0.5)
+        divide_logits(leaning, 0.6)
+        reading = leaning.head.read(features)
+    odds = reading.logits[:, 0] - reading.logits[:, 1]
+    before = learned.logits[:, 0] - learned.logits[:, 1]
+    torch.testing.assert_close(odds, (before + 0.5 * math.log(3)) / 0.6)
+    torch.testing.assert_close(reading.intensity, learned.intensity)
 
 
 def test_dropout_falls_to_nothing(coloured_clips: list[Clip], tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ class GraphHead(nn.Module):
 
     adjacency: Tensor
     temperature: Tensor
+    shift: Tensor
     sharpness: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
@@ -92,8 +93,9 @@ class GraphHead(nn.Module):
         if self.per_clip:
             self.query_key = nn.Linear(config.feature_dim, config.feature_dim, bias=False)
             self.strength = nn.Parameter(torch.zeros(()))
-            # What calibration divided the logits by: u is read from them as they were learned.
-            self.register_buffer("temperature", torch.ones(()))
+            # What was done to the logits after training: u is read from them as they were learned.
+            self.register_buffer("temperature", torch.ones(()))  # what calibration divided by
+            self.register_buffer("shift", torch.zeros(config.num_classes))  # added by rare_shift
             if config.fusion == "intensity":
                 if config.sharpness is None:
                     self.sharpness = nn.Parameter(torch.zeros(()))
@@ -177,7 +179,7 @@ class GraphHead(nn.Module):
     def _intensity(self, features: Tensor, hidden: Tensor, weights: Tensor) -> Tensor:
         """How much of the clip's expression each frame shows, `(B, N)`."""
         fused = (weights[..., None] * hidden).sum(dim=1, keepdim=True)  # (B, 1, d)
-        clips = self.classifier(fused) * self.temperature  # (B, 1, num_classes)
+        clips = self._learned_logits(fused)  # (B, 1, num_classes)
         changes = self._share(clips, self.nodes(features))
         alone = self._share(clips, features.chunk(2, dim=-1)[0])
         return (1 - (1 - changes) * (1 - alone)).clamp(0, 1)
@@ -185,13 +187,18 @@ class GraphHead(nn.Module):
     def _share(self, clips: Tensor, nodes: Tensor) -> Tensor:
         """`s(z)` above: clips' logits `(B, 1, num_classes)`, nodes `(B, N, d)` → `(B, N)`."""
         hidden = self._propagate(nodes.flatten(0, 1)[:, None])  # (B·N, 1, d)
-        frames = self.classifier(hidden).view(*nodes.shape[:2], -1) * self.temperature
+        frames = self._learned_logits(hidden).view(*nodes.shape[:2], -1)
         neutral = self.config.neutral
         if neutral is None:
             return (torch.softmax(clips, dim=-1) * torch.softmax(frames, dim=-1)).sum(dim=-1)
         shown = [c for c in range(frames.shape[-1]) if c != neutral]
         probs = torch.softmax(clips[..., shown], dim=-1)
         return (probs * torch.sigmoid(frames[..., shown] - frames[..., [neutral]])).sum(dim=-1)
+
+    def _learned_logits(self, hidden: Tensor) -> Tensor:
+        """Logits before calibration and `rare_shift`: `(…, d)` → `(…, num_classes)`."""
+        logits: Tensor = self.classifier(hidden) * self.temperature - self.shift
+        return logits
 
     def _fusion_weights(self, num_frames: int) -> Tensor:
         """Weights `(N,)` that are the same for all clips.

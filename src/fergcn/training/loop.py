@@ -27,7 +27,7 @@ from fergcn.checkpoint import (
 from fergcn.clips import Clip, dataset_expressions, encode_targets, load_clip, people_digests
 from fergcn.expressions import FergcnError
 from fergcn.features import FeatureClassifier, clip_fingerprint, dataset_features
-from fergcn.model import FERGCN, ModelConfig, Network, create_network, last_layer
+from fergcn.model import FERGCN, GraphHead, ModelConfig, Network, create_network, last_layer
 from fergcn.model.face_networks import FaceMobileNet, settle_norms
 from fergcn.progress import Progress, silent
 from fergcn.training.batches import (
@@ -297,11 +297,14 @@ def shifted_to_rare(model: Network, targets: NDArray[np.int64], amount: float) -
         return model
     # An expression that no clip shows counts as one that a single clip shows.
     counts = np.bincount(targets, minlength=model.config.num_classes).clip(min=1)
-    shift = -amount * np.log(counts / counts.max())
     shifted = copy.deepcopy(model)
     bias = last_layer(shifted).bias
+    shift = torch.from_numpy(-amount * np.log(counts / counts.max())).to(bias)
     with torch.no_grad():
-        bias.add_(torch.from_numpy(shift).to(bias))
+        bias.add_(shift)
+        if shifted.config.per_clip:
+            assert isinstance(shifted.head, GraphHead)
+            shifted.head.shift.add_(shift)
     return shifted
 
 
