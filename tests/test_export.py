@@ -42,6 +42,9 @@ def network(**changes: Any) -> FERGCN:
     with torch.no_grad():
         for parameter in model.head.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
+        if isinstance(model.head, GraphHead) and model.head.per_clip:
+            model.head.temperature.fill_(1.5)
+            model.head.shift.normal_()
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
                 module.running_mean.normal_(0, 0.1)
@@ -89,6 +92,9 @@ def test_heads_answer_alike(changes: dict[str, Any], tmp_path: Path) -> None:
     with torch.no_grad():  # as made, some of them are 0
         for parameter in model.head.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
+        if isinstance(model.head, GraphHead) and model.head.per_clip:
+            model.head.temperature.fill_(1.5)
+            model.head.shift.normal_()
     write_head(model, path)
     lengths = [num_frames]
     if model.config.per_clip:
@@ -179,6 +185,28 @@ def test_two_products_of_8_bits_fit_into_16(tmp_path: Path) -> None:
                 assert 255 * (of_sign[:, :-1] + of_sign[:, 1:]).max(initial=0) < 2**15
             largest.append(np.abs(flat).max())
     assert max(largest) > 64  # 7 bits would fit always
+
+
+def test_other_convolutions_are_rounded_too(tmp_path: Path) -> None:
+    """Over one axis, as in channel attention (ECA), and with weights that are made on the way."""
+    source, target = tmp_path / "backbone.onnx", tmp_path / "backbone-int8.onnx"
+
+    class Odd(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.along = torch.nn.Conv1d(3, 8, 3)
+
+        def forward(self, frames: torch.Tensor) -> torch.Tensor:
+            rows = self.along(frames.flatten(2))
+            weights = rows.mean((0, 2))[:, None, None] * torch.ones(8, 8, 1)
+            return torch.nn.functional.conv1d(rows, weights).mean(2)
+
+    frames = torch.randn(4, 3, 8, 8)
+    names = {"input_names": ["frames"], "output_names": ["features"]}
+    torch.onnx.export(Odd().eval(), (frames,), source, external_data=False, **names)
+    assert quantize_backbone(source, target, frames.numpy(), np.inf)
+    exact, coarse = (outputs_of(path, frames)["features"] for path in (source, target))
+    np.testing.assert_allclose(coarse, exact, atol=0.05 * np.abs(exact).max())
 
 
 @pytest.fixture
@@ -361,9 +389,11 @@ def test_8_bits_in_the_package_answer_nearly_as_its_weights(name: str) -> None:
         probs.append(torch.stack([values.softmax(0) for values in logits]))
     exact_probs, coarse_probs = torch.stack(probs).unbind(1)
     assert len(probs) == 18
-    assert (exact_probs.argmax(1) == coarse_probs.argmax(1)).sum() >= 14
-    assert (exact_probs - coarse_probs).abs().max() < 0.2
-    assert (exact_probs - coarse_probs).abs().mean() < 0.02
+    assert (exact_probs.argmax(1) == coarse_probs.argmax(1)).sum() >= 15
+    off = (exact_probs - coarse_probs).abs()
+    assert off.mean() < 0.015
+    # A face between two expressions moves most; how far depends on the processor's rounding, too.
+    assert (off.amax(1) < 0.2).sum() >= 17
 
 
 @pytest.mark.nightly

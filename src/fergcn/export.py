@@ -34,7 +34,7 @@ from fergcn.files import file_sha256, write_json
 from fergcn.model import FERGCN, IMAGENET_MEAN, IMAGENET_STD, GraphHead
 from fergcn.model.face_networks import FaceRecognition
 from fergcn.progress import Count, silent
-from fergcn.quantize import quantize_backbone
+from fergcn.quantize import ROUNDING, quantize_backbone
 from fergcn.transforms import eval_transform
 
 OPSET = 20
@@ -249,7 +249,7 @@ def cached_export(checkpoint: Checkpoint, on_progress: Count = silent) -> Path:
     """
     made_from = [
         *(FORMAT, OPSET, torch.__version__, checkpoint.sha256, asdict(checkpoint.model.config)),
-        *(checkpoint.expressions, checkpoint.resize, checkpoint.crop, INT8_FILE),
+        *(checkpoint.expressions, checkpoint.resize, checkpoint.crop, ROUNDING, INT8_TOLERANCE),
     ]
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
     directory = cache_dir() / "onnx" / key

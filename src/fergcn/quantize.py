@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from fergcn.onnx_session import open_session  # before ONNX Runtime, which reads what this sets
 
 BATCH = 16
+ROUNDING = 2
+"""Version of how numbers are rounded; exports that are kept in the cache depend on it."""
 PRODUCTS = ("MatMul", "Gemm")
 """Their inputs get 8 bits, their outputs, of which the features are one, do not."""
 OPERATORS = (*PRODUCTS, "Conv", "Add", "Relu", "Clip", "Pad", "AveragePool", "MaxPool")
@@ -75,6 +77,7 @@ def quantize_backbone(
                     for largest in _weight_ranges(stored[node.input[1]])
                 ]
                 for node in convolutions[exact:]
+                if node.input[1] in stored
             }
             try:
                 quantize_static(
@@ -103,12 +106,12 @@ def quantize_backbone(
 
 
 def _weight_ranges(weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The weight that 127 stands for: `(out, in, height, width)` → `(out,)`.
+    """The weight that 127 stands for: `(out, in, …)` → `(out,)`.
 
-    Neighbours, in the order of memory, come to no more than 127 together where they have one sign,
-    and rounded to 128; with two values of 255, that is 32,640.
+    Neighbours in the order in which ONNX Runtime packs them, channels last, come to no more than
+    127 together where they have one sign, and rounded to 128: 32,640 with two values of 255.
     """
-    flat = weights.transpose(0, 2, 3, 1).reshape(len(weights), -1)  # channels last, as in memory
+    flat = np.moveaxis(weights, 1, -1).reshape(len(weights), -1)
     pairs = [
         np.maximum(sign * flat[:, :-1], 0) + np.maximum(sign * flat[:, 1:], 0) for sign in (1, -1)
     ]

@@ -24,7 +24,7 @@ def export(
     """Write a checkpoint as ONNX, for use without torch.
 
     Writes backbone.onnx (frames to features), backbone-int8.onnx (the same in 8 bits, faster on a
-    CPU; left out where features would differ by more than 20 %), head.onnx (features to logits),
+    CPU; left out where features would differ by more than 15 %), head.onnx (features to logits),
     export.json, which says what they are, and parity.json: how far their answers are from torch's
     on bundled clips.
 

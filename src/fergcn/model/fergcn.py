@@ -51,7 +51,8 @@ class GraphHead(nn.Module):
       `s(z) = Σ_c p_c σ(z_c - z_neutral)`, or, where no class is neutral, `Σ_c p_c softmax(z)_c`.
       z is what the network answers to the frame as a clip of its own, in which no place in time
       counts: entering as above, it tells small changes; as p_i alone, an expression that does not
-      change. The frame's intensity is `u_i = 1 - (1 - s(changes)) (1 - s(alone))`. In the fusion
+      change. All these logits are those that were learned, before calibration and `rare_shift`.
+      The frame's intensity is `u_i = 1 - (1 - s(changes)) (1 - s(alone))`. In the fusion
       `softmax(mean_i A_ij + GAIN · sharpness · u_j)` takes the place of Eq. 7; as there, no
       gradient reaches u from it.
 
